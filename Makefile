@@ -1,0 +1,36 @@
+# `make demo` and `make test` do everything, from a bare clone.
+RUN ?= demo
+STAGE ?= 05_evaluation
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+# Threads that spin while they wait make training crawl when another program holds a core.
+export OMP_WAIT_POLICY ?= PASSIVE
+export PATH := $(BIN):$(PATH)
+
+.PHONY: demo test lint lab run clean
+demo: .venv/ready          ## the whole line on made-up faces; ends with the table and the page to open
+	snakemake --snakefile workflow/Snakefile --directory . --cores 1 --quiet all --config runs=demo
+	@python -m dsrkit.evaluation.report outputs/demo
+
+test: .venv/ready          ## every test, with coverage
+	pytest --cov --cov-report=term:skip-covered $(PYTEST)
+
+lint: .venv/ready          ## ruff (notebooks too) and mypy
+	ruff check . && ruff format --check . && mypy
+
+lab: .venv/ready           ## JupyterLab in notebooks/
+	jupyter lab notebooks
+
+run: .venv/ready           ## one stage of one run: make run RUN=vlr32 STAGE=02_dsr_training
+	mkdir -p outputs/$(RUN)
+	papermill notebooks/$(STAGE).ipynb outputs/$(RUN)/$(STAGE).ipynb -f params/$(RUN)/$(STAGE).yaml --log-output
+	@if [ $(STAGE) = 05_evaluation ]; then python -m dsrkit.evaluation.report outputs/$(RUN); fi
+
+clean:                     ## remove what one run made: make clean RUN=demo
+	rm -rf outputs/$(RUN)
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dsrkit needs Python 3.11 or later, got " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

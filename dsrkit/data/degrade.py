@@ -1,0 +1,63 @@
+"""From HR to VLR and back up: every resize has a name.
+
+The same "bicubic" differs by points of accuracy between libraries: Pillow and torch with ``antialias=True`` filter
+before they shrink, OpenCV's ``INTER_CUBIC`` and torch's default do not. So a degradation is chosen by name, and VLR
+faces are rounded to 8 bits, because files hold bytes.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+HR_SIZE = 112
+DEGRADATIONS: dict[str, dict] = {
+    "bicubic-antialias": {"mode": "bicubic", "antialias": True, "align_corners": False},
+    "bicubic-aliased": {"mode": "bicubic", "antialias": False, "align_corners": False},
+    "area": {"mode": "area"},
+}
+
+
+def parse_size(size: str) -> tuple[int, int]:
+    """``"14x16"`` → (14, 16): width × height, as image tools write sizes; ``"16"`` means 16x16.
+
+    Raises ValueError for anything else, and for sizes outside 4 to 112.
+    """
+    match = re.fullmatch(r"(\d+)(?:[x×](\d+))?", size.strip())
+    width, height = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not (4 <= width <= HR_SIZE and 4 <= height <= HR_SIZE):
+        raise ValueError(f"VLR size: expected width x height such as '16x16' or '14x16', 4 to {HR_SIZE}, got {size!r}.")
+    return width, height
+
+
+def to_8_bits(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    """Clamp to [0, 1] and round to multiples of 1/255, as saving to a file does."""
+    return (images.clamp(0, 1) * 255).round() / 255
+
+
+def degrade(
+    hr: Float[Tensor, "n 3 H W"], vlr_size: str, degradation: str = "bicubic-antialias"
+) -> Float[Tensor, "n 3 h w"]:
+    """HR faces in [0, 1] → VLR faces of ``vlr_size`` in [0, 1], rounded to 8 bits.
+
+    Raises ValueError for an unknown degradation or size.
+    """
+    if degradation not in DEGRADATIONS:
+        raise ValueError(f"degradation: expected one of {', '.join(DEGRADATIONS)}, got {degradation!r}.")
+    width, height = parse_size(vlr_size)
+    return to_8_bits(F.interpolate(hr, (height, width), **DEGRADATIONS[degradation]))
+
+
+def upscale(vlr: Float[Tensor, "n 3 h w"], size: int = HR_SIZE) -> Float[Tensor, "n 3 size size"]:
+    """Bicubic up-scaling as Pillow does it (a = −0.5), in [0, 1], rounded to 8 bits: the *direct feed* to a recogniser."""
+    return to_8_bits(F.interpolate(vlr, (size, size), mode="bicubic", antialias=True, align_corners=False))
+
+
+def as_tensor(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
+    """uint8 array [N, h, w, 3] → float tensor [N, 3, h, w] in [0, 1], channels last in memory."""
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().div_(255)  # a copy: memory maps are read-only

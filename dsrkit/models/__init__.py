@@ -1,0 +1,7 @@
+"""DSR (restoration) and EdgeFace (recognition), and their checkpoints."""
+
+from dsrkit.models.checkpoint import CheckpointError
+from dsrkit.models.dsr import DSR, DSRConfig, load_dsr
+from dsrkit.models.edgeface import EdgeFace, load_edgeface
+
+__all__ = ["DSR", "CheckpointError", "DSRConfig", "EdgeFace", "load_dsr", "load_edgeface"]

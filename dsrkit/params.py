@@ -1,0 +1,237 @@
+"""Parameters of every stage, checked by name and by type.
+
+The defaults stand in the notebooks (their ``parameters`` cell), the values of a run in ``params/<run>/<stage>.yaml``;
+here stands what each may be. papermill lets a misspelt name pass with a warning and hands ``1e-4`` over as text, so the
+first cell after the parameters builds the stage's settings from them, and a wrong one stops the run.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Size = Annotated[str, Field(pattern=r"^\d+(x\d+)?$")]
+Precision = Literal["fp32", "bf16", "fp16"]
+Degradation = Literal["bicubic-antialias", "bicubic-aliased", "area"]
+
+
+class ParameterError(ValueError):
+    """A parameter with a wrong name, type or value; says which, and names the nearest that exists."""
+
+
+class Stage(BaseModel):
+    """What every stage takes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    run: str
+    seed: Count
+    device: str
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_yes(cls, value: Any, info: Any) -> Any:
+        # YAML reads `yes` as True, and pydantic would take True for 1
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError(f"got {value}; a bare yes/no/true/false is no number or text")
+        return value
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any]) -> Self:
+        """Settings from names and values.
+
+        Raises ParameterError that lists every wrong name (with the nearest valid one), missing name and wrong value.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            lines = [cls._explain(one) for one in error.errors()]
+            raise ParameterError(f"{cls.__name__}: " + "; ".join(lines)) from None
+
+    @classmethod
+    def _explain(cls, error: Any) -> str:
+        name = str(error["loc"][0])
+        if error["type"] == "extra_forbidden":
+            nearest = difflib.get_close_matches(name, cls.model_fields, n=1, cutoff=0.5)
+            return f"no parameter {name!r}" + (f" (did you mean {nearest[0]!r}?)" if nearest else f"; there are {', '.join(cls.model_fields)}")
+        if error["type"] == "missing":
+            return f"parameter {name!r} is missing"
+        return f"{name}: {error['msg']}, got {error['input']!r} ({type(error['input']).__name__})"
+
+    @classmethod
+    def from_notebook(cls, namespace: Mapping[str, Any]) -> Self:
+        """Settings from a notebook's ``globals()``: the names assigned in its parameter cells, and no other.
+
+        Raises ParameterError.
+        """
+        names = parameter_names(namespace.get("In", ()))
+        return cls.check({name: namespace[name] for name in names if name in namespace})
+
+    @classmethod
+    def read(cls, path: Path | str) -> Self:
+        """Settings from a YAML file of flat keys. Raises FileNotFoundError or ParameterError."""
+        return cls.check(yaml.safe_load(Path(path).read_text()))
+
+
+def parameter_names(cells: Sequence[str]) -> list[str]:
+    """Names assigned in the latest unbroken block of cells that do nothing but assign (executed sources, oldest first).
+
+    Under papermill that block is the ``parameters`` cell and the cell that it injects. The cell that asks has an import,
+    so it is no such cell itself; reading the cells, not the namespace, keeps "Run all" twice in one kernel working.
+    """
+    names: dict[str, None] = {}
+    for cell in reversed(cells):
+        assigned = list(_assigned(cell))
+        if names and not assigned:
+            break
+        names.update(dict.fromkeys(assigned))
+    return list(names)
+
+
+def _assigned(cell: str) -> Iterator[str]:
+    try:
+        statements = ast.parse(cell).body
+    except SyntaxError:  # a cell of IPython magics is no parameter cell
+        return
+    if all(isinstance(statement, ast.Assign | ast.AnnAssign) for statement in statements):
+        for statement in statements:
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+class DataMigration(Stage):
+    source: Literal["made-up", "folder"]
+    source_root: str
+    subjects: Positive
+    images_per_subject: Positive
+    test_source_root: str
+    test_pairs: str
+    validation_fraction: Probability
+    test_fraction: Probability
+    vlr_sizes: list[Size]
+    degradation: Degradation
+    workers: Positive
+
+
+class Teacher(Stage):
+    """What every training stage takes: the data, a recogniser, and the loop."""
+
+    dataset: str
+    edgeface: str
+    vlr_size: Size
+    degradation: Degradation
+    batch_size: Positive
+    weight_decay: Weight
+    early_stop_patience: Positive
+    grad_clip: Weight
+    steps_per_epoch: Count
+    select_by: Literal["eer", "auc", "psnr", "ssim", "identity_similarity"]
+    precision: Precision
+    flip_probability: Probability
+    rotation_probability: Probability
+    rotation_degrees: Weight
+
+
+class DSRLosses(BaseModel):
+    """Weights of the losses of one DSR step."""
+
+    lambda_l1: Weight
+    lambda_identity: Weight
+    lambda_feature_match: Weight
+    lambda_perceptual: Weight
+    lambda_tv: Weight
+    vgg_weights: str
+    jitter_probability: Probability
+    jitter_brightness_contrast: Weight
+    jitter_saturation: Weight
+
+
+class DSRTraining(Teacher, DSRLosses):
+    base_channels: Positive
+    residual_blocks: Positive
+    initial_dsr: str
+    epochs: Positive
+    learning_rate: Rate
+    warmup_epochs: Count
+
+
+class EdgeFaceLosses(BaseModel):
+    """The EdgeFace fine-tune: its recipe and its limits."""
+
+    arcface_scale: Rate
+    arcface_margin: Weight
+    label_smoothing: Probability
+    lambda_arcface: Weight
+    lambda_distill: Weight
+    lambda_hr: Weight
+    hr_fraction: Probability
+    collapse_d_prime: Probability
+    collapse_effective_rank: Probability
+
+
+class EdgeFaceFinetune(Teacher, EdgeFaceLosses):
+    dsr: str
+    stage1_epochs: Count
+    stage2_epochs: Count
+    head_lr: Rate
+    backbone_lr: Rate
+    head_lr_stage2: Rate
+    jitter_probability: Probability
+    jitter_brightness_contrast: Weight
+    jitter_saturation: Weight
+    jitter_hue: Weight
+
+
+class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses):
+    dsr: str
+    finetuned_edgeface: str
+    mode: Literal["alternate", "joint"]
+    cycles: Positive
+    epochs: Positive
+    learning_rate: Rate
+    warmup_epochs: Count
+    epochs_cycle2: Positive
+    learning_rate_cycle2: Rate
+    lambda_identity_cycle2: Weight
+    lambda_feature_match_cycle2: Weight
+    stage1_epochs: Count
+    stage2_epochs: Count
+    head_lr: Rate
+    backbone_lr: Rate
+    head_lr_stage2: Rate
+    finetune_batch_size: Positive
+
+
+class Evaluation(Stage):
+    dataset: str
+    split: Literal["val", "test"]
+    edgeface: str
+    vlr_size: Size
+    threshold: float
+    threshold_fpir: Probability
+    enrolled: Positive
+    tta: bool
+    limit: Count
+    bootstrap_draws: Positive
+    show_faces: bool
+    strips: Positive
+
+
+STAGES: dict[str, type[Stage]] = {
+    "01_data_migration": DataMigration,
+    "02_dsr_training": DSRTraining,
+    "03_edgeface_finetune": EdgeFaceFinetune,
+    "04_cyclic_cycle": CyclicCycle,
+    "05_evaluation": Evaluation,
+}

@@ -1,0 +1,120 @@
+"""From faces to names: restore, embed, compare.
+
+``restore`` and ``embed`` run a network over any number of faces in batches; ``Recognizer`` holds a gallery and answers
+with an identity or ``unknown``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from dsrkit.data.degrade import as_tensor, to_8_bits, upscale
+from dsrkit.data.faces import batches_of
+from dsrkit.models.edgeface import EMBEDDING_SIZE, EdgeFace
+
+BATCH = 128
+UNKNOWN = "unknown"
+
+Pixels = UInt8[np.ndarray, "n h w 3"]
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+@torch.inference_mode()
+def restore(vlr: Pixels, dsr: nn.Module | None) -> UInt8[np.ndarray, "n 112 112 3"]:
+    """VLR faces → faces of 112×112, as bytes. Without a DSR: bicubic, the direct feed."""
+    restored = np.empty((len(vlr), 112, 112, 3), np.uint8)
+    for part in batches_of(len(vlr), BATCH):
+        images = as_tensor(np.asarray(vlr[part]))
+        images = upscale(images) if dsr is None else to_8_bits(dsr(images.to(_device_of(dsr))))
+        restored[part] = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return restored
+
+
+@torch.inference_mode()
+def embed(images: Pixels, edgeface: EdgeFace, tta: bool = False) -> Float[np.ndarray, "n 512"]:
+    """Faces of 112×112 as bytes → embeddings of unit length.
+
+    Args:
+        tta: test-time augmentation: the flipped face's un-normalised embedding is added before normalising.
+    """
+    embeddings = np.empty((len(images), EMBEDDING_SIZE), np.float32)
+    for part in batches_of(len(images), BATCH):
+        faces = as_tensor(np.asarray(images[part])).to(_device_of(edgeface))
+        raw = edgeface.embed(faces)
+        if tta:
+            raw = raw + edgeface.embed(faces.flip(3))
+        embeddings[part] = F.normalize(raw.float(), dim=1).cpu().numpy()
+    return embeddings
+
+
+class Recognizer:
+    """Enrol faces, then name others.
+
+    Args:
+        edgeface: the recogniser.
+        dsr: restores VLR faces first; None is direct feed (bicubic).
+        threshold: a best score below it is answered ``unknown`` (cosine, −1 to 1).
+        tta: add each face's mirror image.
+
+    Raises ValueError for a threshold outside −1 to 1.
+    """
+
+    def __init__(self, edgeface: EdgeFace, dsr: nn.Module | None = None, threshold: float = 0.35, tta: bool = False) -> None:
+        if not -1 <= threshold <= 1:
+            raise ValueError(f"threshold: expected a cosine from -1 to 1, got {threshold}.")
+        self.edgeface, self.dsr, self.threshold, self.tta = edgeface, dsr, threshold, tta
+        self.labels: list[str] = []
+        self.gallery = np.empty((0, EMBEDDING_SIZE), np.float32)
+
+    @torch.inference_mode()
+    def _embed(self, images: Float[Tensor, "n 3 h w"], through_dsr: bool) -> Float[np.ndarray, "n 512"]:
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(f"Expected images [N, 3, H, W], float RGB in [0, 1], got {images.dtype} {list(images.shape)}.")
+        if not bool(torch.isfinite(images).all()) or images.min() < 0 or images.max() > 1:
+            raise ValueError("Expected images with values in [0, 1], got others. Divide bytes by 255.")
+        images = images.to(_device_of(self.edgeface))
+        if through_dsr or images.shape[2:] != (112, 112):
+            images = upscale(images) if self.dsr is None else to_8_bits(self.dsr(images))
+        pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        return embed(pixels, self.edgeface, self.tta)
+
+    def enroll(self, images: Float[Tensor, "n 3 h w"], labels: Sequence[str], through_dsr: bool = False) -> None:
+        """Add faces to the gallery. HR faces (112×112) are embedded as they are unless ``through_dsr``; VLR faces are restored.
+
+        Raises ValueError for other shapes or values, or when labels and images differ in number.
+        """
+        if len(images) != len(labels):
+            raise ValueError(f"Expected one label an image, got {len(labels)} labels for {len(images)} images.")
+        self.gallery = np.concatenate([self.gallery, self._embed(images, through_dsr)])
+        self.labels += [str(label) for label in labels]
+
+    def identify(self, images: Float[Tensor, "n 3 h w"]) -> pd.DataFrame:
+        """Name each face: columns identity (or ``unknown``), score (cosine), nearest and runner_up (another identity).
+
+        Raises ValueError with an empty gallery, and for other shapes or values.
+        """
+        if not self.labels:
+            raise ValueError("Expected faces in the gallery, got none. Call enroll(images, labels) first.")
+        scores = pd.DataFrame(self._embed(images, through_dsr=False) @ self.gallery.T, columns=self.labels)
+        best = scores.T.groupby(level=0).max().T  # an identity's score is that of its best enrolled face
+        return pd.DataFrame(self._answers(best.columns.tolist(), best.to_numpy()))
+
+    def _answers(self, names: list[str], scores: Float[np.ndarray, "n k"]) -> Iterable[dict[str, object]]:
+        for row in scores:
+            order = np.argsort(-row, kind="stable")
+            yield {
+                "identity": names[order[0]] if row[order[0]] >= self.threshold else UNKNOWN,
+                "score": float(row[order[0]]),
+                "nearest": names[order[0]],
+                "runner_up": names[order[1]] if len(order) > 1 else None,
+            }

@@ -1,0 +1,112 @@
+"""What every training stage opens first: the run, the device, the data, the recogniser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from dsrkit.data.augment import Augmentation
+from dsrkit.data.faces import FaceSet, open_split, read_pairs
+from dsrkit.models.edgeface import DEMO_WEIGHTS, EdgeFace, load_edgeface
+from dsrkit.params import Teacher
+from dsrkit.recognition import embed
+from dsrkit.runs import Run, pick_device, resolve, seed_everything
+from dsrkit.training.loop import Schedule
+from dsrkit.training.validation import Validation
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One stage's surroundings. ``hr_embeddings`` are the training faces' by the original, untouched recogniser."""
+
+    params: Teacher
+    run: Run
+    device: torch.device
+    train: FaceSet
+    validation: Validation
+    original: EdgeFace
+    hr_embeddings: Float[np.ndarray, "n 512"]
+
+    def schedule(self, **changes: object) -> Schedule:
+        """The loop's settings of this stage, with those given."""
+        params = self.params
+        common = {
+            "weight_decay": params.weight_decay,
+            "grad_clip": params.grad_clip,
+            "patience": params.early_stop_patience,
+            "select_by": params.select_by,
+            "precision": params.precision,
+            "device": self.device,
+        }
+        return Schedule(**(common | changes))
+
+    def augmentation(self) -> Augmentation:
+        """The augmentation that the stage's parameters describe."""
+        fields = Augmentation.__dataclass_fields__
+        return Augmentation(**{name: value for name, value in self.params.model_dump().items() if name in fields})
+
+    def batches(self, count: int, batch_size: int) -> Sampler:
+        """Shuffled batches over ``count`` faces, as many a epoch as the parameters say."""
+        return Sampler(count, batch_size, self.params.steps_per_epoch, self.params.seed)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Shuffled batches whose order depends on the seed and the epoch alone.
+
+    Raises ValueError with fewer faces than one batch.
+    """
+
+    count: int
+    batch_size: int
+    steps_per_epoch: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.count < self.batch_size:
+            raise ValueError(
+                f"Training: expected at least one batch of {self.batch_size} faces, got {self.count}. "
+                "Lower batch_size or add faces."
+            )
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch or self.count // self.batch_size
+
+    def generator(self, epoch: int) -> torch.Generator:
+        """The epoch's source of augmentation draws."""
+        return torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """Row numbers, sorted within each batch (memory-mapped reading likes it). Faces come round again when needed."""
+        order = np.random.default_rng((self.seed, epoch))
+        needed = len(self) * self.batch_size
+        rounds = -(-needed // self.count)
+        rows = np.concatenate([order.permutation(self.count) for _ in range(rounds)])[:needed]
+        return [np.sort(batch) for batch in rows.reshape(len(self), self.batch_size)]
+
+
+def edgeface_file(name: str):
+    """The recogniser that a parameter names: ``demo`` (ships with the kit), or a path.
+
+    Raises FileNotFoundError saying where to put which file.
+    """
+    return DEMO_WEIGHTS if name == "demo" else resolve(name, DEMO_WEIGHTS, "EdgeFace weights (edgeface)")
+
+
+def open_setting(params: Teacher) -> Setting:
+    """Open everything a training stage reads; embeds the HR faces once.
+
+    Raises FileNotFoundError or ValueError when something is missing.
+    """
+    seed_everything(params.seed)
+    run, device = Run(params.run), pick_device(params.device)
+    dataset = resolve(params.dataset, run.dataset, "data set (dataset)")
+    train = open_split(dataset, "train", params.vlr_size)
+    faces = open_split(dataset, "val", params.vlr_size)
+    pairs, same, _ = read_pairs(dataset, "val", faces)
+    original = load_edgeface(edgeface_file(params.edgeface), device).requires_grad_(False)
+    validation = Validation(faces, pairs, same, embed(faces.hr, original))
+    return Setting(params, run, device, train, validation, original, embed(train.hr, original))
