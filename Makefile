@@ -10,7 +10,7 @@ export PATH := $(BIN):$(PATH)
 .PHONY: demo test lint lab run clean
 demo: .venv/ready          ## the whole line on made-up faces; ends with the table and the page to open
 	snakemake --snakefile workflow/Snakefile --directory . --cores 1 --quiet all --config runs=demo
-	@python -m dsrkit.evaluation.report outputs/demo
+	@python -m dsrkit.evaluation outputs/demo
 
 test: .venv/ready          ## every test, with coverage
 	pytest --cov --cov-report=term:skip-covered $(PYTEST)
@@ -24,7 +24,7 @@ lab: .venv/ready           ## JupyterLab in notebooks/
 run: .venv/ready           ## one stage of one run: make run RUN=vlr32 STAGE=02_dsr_training
 	mkdir -p outputs/$(RUN)
 	papermill notebooks/$(STAGE).ipynb outputs/$(RUN)/$(STAGE).ipynb -f params/$(RUN)/$(STAGE).yaml --log-output
-	@if [ $(STAGE) = 05_evaluation ]; then python -m dsrkit.evaluation.report outputs/$(RUN); fi
+	@if [ $(STAGE) = 05_evaluation ]; then python -m dsrkit.evaluation outputs/$(RUN); fi
 
 clean:                     ## remove what one run made: make clean RUN=demo
 	rm -rf outputs/$(RUN)

@@ -63,6 +63,8 @@ class PerceptualLoss(nn.Module):
                 "there, name a file in vgg_weights, or set lambda_perceptual to 0."
             )
         content = read_weights(path)
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{path}: expected VGG19 weights, got a {type(content).__name__}. Give another file.")
         self.layers, self.taps = _normalised_vgg(content, path) if "0.weight" in content else _torchvision_vgg(content, path)
         self.requires_grad_(False).eval()
 
@@ -88,9 +90,11 @@ class _ImageNetNormalise(nn.Module):
 
 def _torchvision_vgg(content: dict[str, Tensor], path: Path) -> tuple[nn.Sequential, set[int]]:
     if "features.0.weight" not in content:
-        raise CheckpointError(f"{path}: expected VGG19 weights (features.0.weight, …), got {sorted(content)[:2]}. Give another file.")
+        raise CheckpointError(
+            f"{path}: expected VGG19 weights (features.0.weight, …), got {sorted(content)[:2]}. Give another file."
+        )
     trunk = make_layers([64, 64, "M", 128, 128, "M", 256])
-    names = trunk.state_dict().keys()
+    names = [name for name in trunk.state_dict() if f"features.{name}" in content]  # load_strict names those missing
     load_strict(trunk, {name: content[f"features.{name}"] for name in names}, path)
     for layer in trunk:
         if isinstance(layer, nn.ReLU):

@@ -33,7 +33,7 @@ class ParameterError(ValueError):
 class Stage(BaseModel):
     """What every stage takes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
     run: str
     seed: Count
@@ -64,7 +64,9 @@ class Stage(BaseModel):
         name = str(error["loc"][0])
         if error["type"] == "extra_forbidden":
             nearest = difflib.get_close_matches(name, cls.model_fields, n=1, cutoff=0.5)
-            return f"no parameter {name!r}" + (f" (did you mean {nearest[0]!r}?)" if nearest else f"; there are {', '.join(cls.model_fields)}")
+            return f"no parameter {name!r}" + (
+                f" (did you mean {nearest[0]!r}?)" if nearest else f"; there are {', '.join(cls.model_fields)}"
+            )
         if error["type"] == "missing":
             return f"parameter {name!r} is missing"
         return f"{name}: {error['msg']}, got {error['input']!r} ({type(error['input']).__name__})"
@@ -81,7 +83,10 @@ class Stage(BaseModel):
     @classmethod
     def read(cls, path: Path | str) -> Self:
         """Settings from a YAML file of flat keys. Raises FileNotFoundError or ParameterError."""
-        return cls.check(yaml.safe_load(Path(path).read_text()))
+        values = yaml.safe_load(Path(path).read_text())
+        if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+            raise ParameterError(f"{path}: expected lines such as 'epochs: 20', got a {type(values).__name__}. Write flat keys.")
+        return cls.check(values)
 
 
 def parameter_names(cells: Sequence[str]) -> list[str]:

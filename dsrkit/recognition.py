@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from dsrkit import metrics
 from dsrkit.data.degrade import as_tensor, to_8_bits, upscale
 from dsrkit.data.faces import batches_of
 from dsrkit.models.edgeface import EMBEDDING_SIZE, EdgeFace
@@ -57,6 +58,16 @@ def embed(images: Pixels, edgeface: EdgeFace, tta: bool = False) -> Float[np.nda
     return embeddings
 
 
+def quality(restored: UInt8[np.ndarray, "n 112 112 3"], hr: UInt8[np.ndarray, "n 112 112 3"]) -> dict[str, float]:
+    """Mean PSNR (dB) and SSIM over faces given as bytes."""
+    psnr, ssim = [], []
+    for part in batches_of(len(hr), BATCH):
+        one, other = as_tensor(restored[part]), as_tensor(hr[part])
+        psnr.append(metrics.psnr(one, other))
+        ssim.append(metrics.ssim(one, other))
+    return {"psnr": float(torch.cat(psnr).mean()), "ssim": float(torch.cat(ssim).mean())}
+
+
 class Recognizer:
     """Enrol faces, then name others.
 
@@ -78,8 +89,11 @@ class Recognizer:
 
     @torch.inference_mode()
     def _embed(self, images: Float[Tensor, "n 3 h w"], through_dsr: bool) -> Float[np.ndarray, "n 512"]:
-        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(f"Expected images [N, 3, H, W], float RGB in [0, 1], got {images.dtype} {list(images.shape)}.")
+        if images.ndim != 4 or images.shape[1] != 3 or not len(images) or not torch.is_floating_point(images):
+            raise ValueError(
+                f"Expected images [N, 3, H, W], float RGB in [0, 1], got {images.dtype} {list(images.shape)}. "
+                "dsrkit.data.degrade.as_tensor turns bytes [N, H, W, 3] into such images."
+            )
         if not bool(torch.isfinite(images).all()) or images.min() < 0 or images.max() > 1:
             raise ValueError("Expected images with values in [0, 1], got others. Divide bytes by 255.")
         images = images.to(_device_of(self.edgeface))

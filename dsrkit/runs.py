@@ -16,7 +16,7 @@ import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Run:
     """
 
     name: str
-    root: Path = ROOT
+    root: Path = field(default_factory=lambda: ROOT)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
@@ -88,7 +88,9 @@ def resolve(path: str, default: Path, what: str) -> Path:
         )
     found = ROOT / expanded if path else default
     if not found.exists():
-        raise FileNotFoundError(f"{what}: expected it at {found}, got nothing there. Run the stage that makes it, or give its path.")
+        raise FileNotFoundError(
+            f"{what}: expected it at {found}, got nothing there. Run the stage that makes it, or give its path."
+        )
     return found
 
 

@@ -40,9 +40,7 @@ def to_8_bits(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
     return (images.clamp(0, 1) * 255).round() / 255
 
 
-def degrade(
-    hr: Float[Tensor, "n 3 H W"], vlr_size: str, degradation: str = "bicubic-antialias"
-) -> Float[Tensor, "n 3 h w"]:
+def degrade(hr: Float[Tensor, "n 3 H W"], vlr_size: str, degradation: str = "bicubic-antialias") -> Float[Tensor, "n 3 h w"]:
     """HR faces in [0, 1] → VLR faces of ``vlr_size`` in [0, 1], rounded to 8 bits.
 
     Raises ValueError for an unknown degradation or size.

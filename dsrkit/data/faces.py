@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
 from dsrkit.data.degrade import HR_SIZE, parse_size
-from dsrkit.data.migration import dataset_hash, hr_folder, vlr_folder
+from dsrkit.data.migration import dataset_hash, hr_folder, read_manifest, vlr_folder
 from dsrkit.runs import atomic_path
 
 
@@ -39,10 +39,15 @@ class FaceSet:
     def subject_to_id(self) -> dict[str, int]:
         return {subject: number for number, subject in enumerate(sorted(set(self.subjects)))}
 
+    def rows(self, keep: Int[np.ndarray, " k"] | slice) -> FaceSet:
+        """Some of the faces, in the order given; labels stay as they are."""
+        numbers = np.arange(len(self))[keep]
+        names, subjects = ([values[number] for number in numbers] for values in (self.names, self.subjects))
+        return FaceSet(self.hr[keep], self.vlr[keep], self.vlr_size, names, subjects, self.labels[keep])
+
     def first(self, count: int) -> FaceSet:
         """The first ``count`` faces (0: all), for a quick look."""
-        keep = slice(count or None)
-        return FaceSet(self.hr[keep], self.vlr[keep], self.vlr_size, self.names[keep], self.subjects[keep], self.labels[keep])
+        return self.rows(slice(count or None))
 
 
 def open_split(dataset: Path | str, split: str, vlr_size: str) -> FaceSet:
@@ -54,7 +59,7 @@ def open_split(dataset: Path | str, split: str, vlr_size: str) -> FaceSet:
     if not (dataset / "manifest.csv").is_file():
         raise FileNotFoundError(f"Expected a data set at {dataset} (manifest.csv), got none. Run 01_data_migration first.")
     parse_size(vlr_size)
-    manifest = pd.read_csv(dataset / "manifest.csv", dtype={"subject": str})
+    manifest = read_manifest(dataset)
     faces = manifest[manifest.split == split]
     if faces.empty:
         raise ValueError(f"{dataset}: expected a split {split!r}, got {sorted(set(manifest.split))}.")

@@ -1,9 +1,9 @@
 """From a source to a data set: subject-disjoint splits of HR/VLR pairs, a manifest, and nothing dropped in silence.
 
-    <dataset>/{train,val,test}_processed/{hr_images,vlr_images_16x16,…}/<name>.png     same file name on both sides
-    <dataset>/{val,test}_pairs.csv        pairs for verification
-    <dataset>/set_aside.csv               files that could not serve, with the reason
-    <dataset>/manifest.csv                one row a face; written last: its presence says that the data set is whole
+<dataset>/{train,val,test}_processed/{hr_images,vlr_images_16x16,…}/<name>.png     same file name on both sides
+<dataset>/{val,test}_pairs.csv        pairs for verification
+<dataset>/set_aside.csv               files that could not serve, with the reason
+<dataset>/manifest.csv                one row a face; written last: its presence says that the data set is whole
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from dsrkit.data.degrade import as_tensor, degrade
+from dsrkit.data.degrade import as_tensor, degrade, parse_size
 from dsrkit.data.pairs import make_pairs
 from dsrkit.data.sources import Face, ImageError, Source
 from dsrkit.data.splits import Splits, check_disjoint
@@ -44,7 +44,13 @@ def hr_folder(dataset: Path, split: str) -> Path:
 
 
 def vlr_folder(dataset: Path, split: str, vlr_size: str) -> Path:
-    return dataset / f"{split}_processed" / f"vlr_images_{vlr_size}"
+    width, height = parse_size(vlr_size)
+    return dataset / f"{split}_processed" / f"vlr_images_{width}x{height}"
+
+
+def read_manifest(dataset: Path) -> pd.DataFrame:
+    """One row a face, as text: subjects may be called ``007``, ``NA`` or ``null``."""
+    return pd.read_csv(dataset / "manifest.csv", dtype=str, keep_default_na=False)
 
 
 def migrate(
@@ -65,7 +71,7 @@ def migrate(
     """
     settings = _settings(splits, migration)
     if is_whole(dataset, settings):
-        return pd.read_csv(dataset / "manifest.csv", dtype={"subject": str})
+        return read_manifest(dataset)
     if (dataset / "manifest.csv").exists():
         raise ValueError(
             f"{dataset}: expected an empty folder or this very data set, got one made with other settings. "

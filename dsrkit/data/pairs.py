@@ -41,9 +41,7 @@ def read_lfw_pairs(path: Path | str) -> pd.DataFrame:
     return table
 
 
-def make_pairs(
-    names: Sequence[str], subjects: Sequence[str], seed: int = 0, folds: int = 10, most: int = 3000
-) -> pd.DataFrame:
+def make_pairs(names: Sequence[str], subjects: Sequence[str], seed: int = 0, folds: int = 10, most: int = 3000) -> pd.DataFrame:
     """As many impostor as genuine pairs, at most ``most`` of each, in ``folds`` that share no subject.
 
     Fewer folds are made when there are fewer than two subjects with two images for each.

@@ -16,9 +16,7 @@ SPLITS = ("train", "val", "test")
 Splits = Mapping[str, tuple[Source, Sequence[Face]]]
 
 
-def split_subjects(
-    subjects: Sequence[str], validation_fraction: float, test_fraction: float, seed: int
-) -> dict[str, list[str]]:
+def split_subjects(subjects: Sequence[str], validation_fraction: float, test_fraction: float, seed: int) -> dict[str, list[str]]:
     """Share out subjects by seeded draw; at least one subject for each fraction above 0.
 
     Raises ValueError when nobody is left to train on.
@@ -59,7 +57,10 @@ def plan_splits(params: DataMigration) -> tuple[Splits, dict[str, pd.DataFrame]]
         source = FolderSource(resolve(params.source_root, ROOT / "data", "folder of faces (source_root)"))
     separate = bool(params.test_source_root)
     shares = split_subjects(
-        [face.subject for face in source.faces], params.validation_fraction, 0.0 if separate else params.test_fraction, params.seed
+        [face.subject for face in source.faces],
+        params.validation_fraction,
+        0.0 if separate else params.test_fraction,
+        params.seed,
     )
     split_of = {subject: split for split, people in shares.items() for subject in people}
     splits: dict[str, tuple[Source, Sequence[Face]]] = {

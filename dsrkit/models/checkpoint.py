@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,18 @@ def save_checkpoint(path: Path, kind: str, content: dict[str, Any]) -> None:
     readable = {"kind": kind} | {key: value for key, value in content.items() if not key.endswith("state_dict")}
     with atomic_path(path.with_suffix(path.suffix + ".json")) as temporary:
         temporary.write_text(json.dumps(readable, indent=1, default=str))
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Copy a checkpoint atomically, with the JSON beside it; a JSON of what stood at ``target`` before is not left there."""
+    if source.resolve() == target.resolve():
+        return
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+    about, copied = (path.with_suffix(path.suffix + ".json") for path in (source, target))
+    copied.unlink(missing_ok=True)
+    if about.is_file():
+        shutil.copyfile(about, copied)
 
 
 def read_weights(path: Path | str) -> Any:

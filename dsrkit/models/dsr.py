@@ -115,11 +115,15 @@ def load_dsr(path: Path | str | Sequence[Path | str], device: str | torch.device
     Raises FileNotFoundError, or CheckpointError for a file of another kind, architecture or output size.
     """
     if not isinstance(path, (str, Path)):
+        if not path:
+            raise ValueError("DSR: expected a path or a list of paths, got an empty list. Name at least one dsr.pt.")
         return DSREnsemble([load_dsr(one, device) for one in path]).eval()
     content = load_checkpoint(path, "dsr")
     try:
         dsr = DSR(DSRConfig(**content["config"]))
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: expected the configuration of a DSR for 112 pixels, got {content['config']}. {error}") from error
+        raise CheckpointError(
+            f"{path}: expected the configuration of a DSR for 112 pixels, got {content['config']}. {error}"
+        ) from error
     load_strict(dsr, content["state_dict"], path)
     return dsr.to(device, memory_format=torch.channels_last).eval()

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsrkit.models.checkpoint import CheckpointError, load_strict, read_weights
+from dsrkit.runs import resolve
 
 INPUT_SIZE = 112
 EMBEDDING_SIZE = 512
@@ -120,7 +121,7 @@ def _dequantise(weights: dict[str, Any]) -> dict[str, Tensor]:
     """Turn the packed int8 linear layers of a ``_q`` file into float weights and biases; leave the rest alone."""
     floats = {}
     for key, value in weights.items():
-        layer, _, field = key.partition("._packed_params._packed_params")
+        layer, _, _ = key.partition("._packed_params._packed_params")
         if key.endswith("._packed_params._packed_params"):
             floats[f"{layer}.weight"] = value[0].dequantize()
             if value[1] is not None:
@@ -137,9 +138,17 @@ def _variant_of(weights: dict[str, Tensor], path: Path) -> str:
     if variant is None:
         raise CheckpointError(
             f"{path}: expected EdgeFace weights (keys such as 'model.stem.0.weight'), got keys such as "
-            f"{sorted(weights)[:2]}. Give an official EdgeFace file, or one that 03_edgeface_finetune wrote."
+            f"{list(weights)[:2]}. Give an official EdgeFace file, or one that 03_edgeface_finetune wrote."
         )
     return variant
+
+
+def edgeface_file(name: str) -> Path:
+    """The file that a parameter names: ``demo`` (ships with the kit), or a path.
+
+    Raises FileNotFoundError saying where it was looked for.
+    """
+    return DEMO_WEIGHTS if name == "demo" else resolve(name, DEMO_WEIGHTS, "EdgeFace weights (edgeface)")
 
 
 def load_edgeface(path: Path | str = "demo", device: str | torch.device = "cpu", variant: str | None = None) -> EdgeFace:

@@ -8,7 +8,6 @@ result: a step whose best epoch is its start is refused, and the networks stay a
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsrkit.losses import identity_loss
-from dsrkit.models.checkpoint import save_checkpoint
+from dsrkit.models.checkpoint import copy_checkpoint, save_checkpoint
 from dsrkit.models.dsr import DSR, dsr_content, load_dsr
 from dsrkit.models.edgeface import EdgeFace, load_edgeface
 from dsrkit.params import CyclicCycle
@@ -130,7 +129,11 @@ def _joint(setting: Setting, number: int, dsr_path: Path, edgeface_path: Path, o
     dsr = load_dsr(dsr_path, setting.device)
     assert isinstance(dsr, DSR)
     task = JointTask(
-        setting, dsr, load_edgeface(edgeface_path, setting.device), setting.run.cycle(number), _origin(setting, dsr_path, edgeface_path)
+        setting,
+        dsr,
+        load_edgeface(edgeface_path, setting.device),
+        setting.run.cycle(number),
+        _origin(setting, dsr_path, edgeface_path),
     )
     schedule = setting.schedule(epochs=params.epochs, warmup_epochs=params.warmup_epochs)
     watch = CollapseWatch(params.collapse_d_prime, params.collapse_effective_rank)
@@ -146,7 +149,7 @@ def _alternate(setting: Setting, number: int, dsr_path: Path, edgeface_path: Pat
     dsr, edgeface = load_dsr(dsr_path, setting.device), load_edgeface(edgeface_path, setting.device)
     assert isinstance(dsr, DSR)
     if number == 1:
-        shutil.copyfile(edgeface_path, new_edgeface)
+        copy_checkpoint(edgeface_path, new_edgeface)
     else:
         recipe = Recipe(
             params.stage1_epochs, params.stage2_epochs, params.head_lr, params.backbone_lr, params.head_lr_stage2,

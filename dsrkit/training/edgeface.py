@@ -141,7 +141,9 @@ def finetune(
     assert isinstance(weights, EdgeFaceLosses)
     subjects = len(setting.train.subject_to_id)
     if weights.lambda_arcface and subjects < 2:
-        raise ValueError(f"ArcFace: expected two training subjects or more, got {subjects}. Add subjects, or set lambda_arcface to 0.")
+        raise ValueError(
+            f"ArcFace: expected two training subjects or more, got {subjects}. Add subjects, or set lambda_arcface to 0."
+        )
     head = ArcFace(subjects, weights.arcface_scale, weights.arcface_margin, weights.label_smoothing).to(setting.device)
     task = EdgeFaceTask(
         setting, copy.deepcopy(edgeface), head, weights, restore(setting.train.vlr, dsr),
@@ -154,7 +156,9 @@ def finetune(
         schedule = setting.schedule(epochs=recipe.stage1_epochs, patience=recipe.stage1_epochs)
         earlier = fit(task, schedule, on_epoch, watch, "EdgeFace head").history
     task.backbone_lr, task.head_lr = recipe.backbone_lr, recipe.head_lr_stage2
-    done = fit(task, setting.schedule(epochs=recipe.stage2_epochs), lambda history: on_epoch(earlier + history), watch, "EdgeFace")
+    done = fit(
+        task, setting.schedule(epochs=recipe.stage2_epochs), lambda history: on_epoch(earlier + history), watch, "EdgeFace"
+    )
     done.history = earlier + done.history
     return done
 

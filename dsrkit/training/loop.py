@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -88,7 +89,10 @@ def fit(
     Raises TrainingError when a loss is not finite; the last good checkpoint stays.
     """
     started = time.perf_counter()
-    accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(schedule.precision, schedule.precision), cpu=schedule.device.type == "cpu")
+    AcceleratorState._reset_state(reset_partial_state=True)  # else one kernel cannot train twice at different precisions
+    accelerator = Accelerator(
+        mixed_precision={"fp32": "no"}.get(schedule.precision, schedule.precision), cpu=schedule.device.type == "cpu"
+    )
     optimizer = torch.optim.AdamW(task.parameter_groups(), weight_decay=schedule.weight_decay)
     total = schedule.epochs * task.steps()
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(round(schedule.warmup_epochs * task.steps()), total))
@@ -145,6 +149,8 @@ def _epoch(
     for step, batch in enumerate(bar, 1):
         with accelerator.autocast():
             losses = task.losses(batch)
+            if not losses:
+                raise TrainingError(f"{title}: expected a loss to train with, got none. Set one lambda_… above 0.")
             total = torch.stack(list(losses.values())).sum()
         if not bool(torch.isfinite(total)):
             terms = {name: float(loss) for name, loss in losses.items()}
@@ -161,6 +167,11 @@ def _epoch(
         for name, loss in (losses | {"total": total}).items():
             sums[name] += float(loss.detach())
         bar.set_postfix(loss=f"{sums['total'] / step:.4f}")
+    if not all(bool(torch.isfinite(weight).all()) for weight in task.trained.parameters()):
+        raise TrainingError(
+            f"{title}: expected finite weights, got others after epoch {epoch}. The last good checkpoint is kept. "
+            "Lower the learning rate, or set grad_clip."
+        )
     return {f"loss_{name}": value / task.steps() for name, value in sums.items()}
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from dsrkit.data.augment import Augmentation
 from dsrkit.data.faces import FaceSet, open_split, read_pairs
-from dsrkit.models.edgeface import DEMO_WEIGHTS, EdgeFace, load_edgeface
+from dsrkit.models.edgeface import EdgeFace, edgeface_file, load_edgeface
 from dsrkit.params import Teacher
 from dsrkit.recognition import embed
 from dsrkit.runs import Run, pick_device, resolve, seed_everything
@@ -86,14 +86,6 @@ class Sampler:
         rounds = -(-needed // self.count)
         rows = np.concatenate([order.permutation(self.count) for _ in range(rounds)])[:needed]
         return [np.sort(batch) for batch in rows.reshape(len(self), self.batch_size)]
-
-
-def edgeface_file(name: str):
-    """The recogniser that a parameter names: ``demo`` (ships with the kit), or a path.
-
-    Raises FileNotFoundError saying where to put which file.
-    """
-    return DEMO_WEIGHTS if name == "demo" else resolve(name, DEMO_WEIGHTS, "EdgeFace weights (edgeface)")
 
 
 def open_setting(params: Teacher) -> Setting:

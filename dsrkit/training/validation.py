@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from dsrkit import metrics
-from dsrkit.data.degrade import as_tensor
 from dsrkit.data.faces import FaceSet
 from dsrkit.models.edgeface import EdgeFace
-from dsrkit.recognition import embed
+from dsrkit.recognition import embed, quality
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,3 @@ class Validation:
             "hr_eer": metrics.eer(scores, self.same)[0],
             "hr_similarity": float((embeddings * self.hr_embeddings).sum(1).mean()),
         }
-
-
-def quality(restored: UInt8[np.ndarray, "n 112 112 3"], hr: UInt8[np.ndarray, "n 112 112 3"]) -> dict[str, float]:
-    """Mean PSNR (dB) and SSIM over faces given as bytes."""
-    psnr, ssim = [], []
-    for start in range(0, len(hr), 64):
-        one, other = as_tensor(restored[start : start + 64]), as_tensor(hr[start : start + 64])
-        psnr.append(metrics.psnr(one, other))
-        ssim.append(metrics.ssim(one, other))
-    return {"psnr": float(torch.cat(psnr).mean()), "ssim": float(torch.cat(ssim).mean())}
