@@ -109,10 +109,13 @@ def _assigned(cell: str) -> Iterator[str]:
         statements = ast.parse(cell).body
     except SyntaxError:  # a cell of IPython magics is no parameter cell
         return
-    if all(isinstance(statement, ast.Assign | ast.AnnAssign) for statement in statements):
-        for statement in statements:
-            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            yield from (target.id for target in targets if isinstance(target, ast.Name))
+    names: list[str] = []
+    for statement in statements:
+        if not isinstance(statement, ast.Assign | ast.AnnAssign):
+            return
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        names += [target.id for target in targets if isinstance(target, ast.Name)]
+    yield from names
 
 
 class DataMigration(Stage):

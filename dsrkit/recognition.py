@@ -89,9 +89,10 @@ class Recognizer:
 
     @torch.inference_mode()
     def _embed(self, images: Float[Tensor, "n 3 h w"], through_dsr: bool) -> Float[np.ndarray, "n 512"]:
-        if images.ndim != 4 or images.shape[1] != 3 or not len(images) or not torch.is_floating_point(images):
+        tensor = isinstance(images, Tensor) and images.is_floating_point()
+        if not tensor or images.ndim != 4 or images.shape[1] != 3 or not len(images):
             raise ValueError(
-                f"Expected images [N, 3, H, W], float RGB in [0, 1], got {images.dtype} {list(images.shape)}. "
+                f"Expected a tensor of images [N, 3, H, W], float RGB in [0, 1], got {images.dtype} {list(images.shape)}. "
                 "dsrkit.data.degrade.as_tensor turns bytes [N, H, W, 3] into such images."
             )
         if not bool(torch.isfinite(images).all()) or images.min() < 0 or images.max() > 1:

@@ -78,7 +78,8 @@ def migrate(
             "Remove it (make clean RUN=…) or give another folder."
         )
     check_disjoint(splits)
-    rows, set_aside = [], []
+    rows: list[dict[str, Any]] = []
+    set_aside: list[dict[str, Any]] = []
     for split, (source, faces) in splits.items():
         for row in _migrate_split(split, source, faces, dataset, migration, workers):
             (set_aside if row["reason"] else rows).append(row)
@@ -133,10 +134,10 @@ def _migrate_chunk(
         for face, image in zip(faces, images, strict=True)
         for bad in [isinstance(image, ImageError)]
     ]
-    good = [index for index, image in enumerate(images) if not isinstance(image, ImageError)]
-    if not good:
+    usable = {index: image for index, image in enumerate(images) if not isinstance(image, ImageError)}
+    if not usable:
         return rows
-    hr = np.stack([images[index] for index in good])
+    good, hr = list(usable), np.stack(list(usable.values()))
     _save_all([hr_folder(dataset, split) / rows[index]["name"] for index in good], hr)
     for size in migration.vlr_sizes:
         vlr = degrade(as_tensor(hr), size, migration.degradation)

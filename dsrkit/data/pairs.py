@@ -30,8 +30,11 @@ def read_lfw_pairs(path: Path | str) -> pd.DataFrame:
     rows = []
     for number, line in enumerate(lines[1:], 2):
         words = line.split("\t")
-        if len(words) not in (3, 4):
-            raise ValueError(f"{path}, line {number}: expected 3 or 4 fields with tabs between, got {line!r}.")
+        if len(words) not in (3, 4) or not (words[1].isdigit() and words[-1].isdigit()):
+            raise ValueError(
+                f"{path}, line {number}: expected a name, then numbers and names, 3 or 4 fields with tabs between, got {line!r}. "
+                "Fetch it again."
+            )
         left, right = (words[0], words[1]), (words[-2] if len(words) == 4 else words[0], words[-1])
         rows.append((*(f"{name}_{int(image):04d}.png" for name, image in (left, right)), len(words) == 3))
     if len(rows) != 2 * folds * per_kind:

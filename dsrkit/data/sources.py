@@ -71,9 +71,8 @@ def read_hr(path: Path) -> UInt8[np.ndarray, "112 112 3"]:
             f"{path.name}: expected an aligned square face of at least {HR_SIZE}x{HR_SIZE}, got {width}x{height}. "
             "Align and crop it first; faces are never enlarged silently."
         )
-    if width > HR_SIZE:
-        image = image.resize((HR_SIZE, HR_SIZE), Image.Resampling.BICUBIC)
-    return np.asarray(image.convert("RGB"))
+    small = image.resize((HR_SIZE, HR_SIZE), Image.Resampling.BICUBIC) if width > HR_SIZE else image
+    return np.asarray(small.convert("RGB"))
 
 
 class FolderSource:
@@ -130,7 +129,7 @@ class SyntheticSource:
         self.seed = seed
         people = np.repeat(np.arange(subjects), images_per_subject)
         images = np.tile(np.arange(images_per_subject), subjects)
-        names = face_names(people, images, seed=seed)
+        names = face_names(people.tolist(), images.tolist(), seed=seed)
         self.faces = [
             Face(subject_of_name(name) or "", name, f"made-up:{person}:{image}")
             for name, person, image in zip(names, people, images, strict=True)

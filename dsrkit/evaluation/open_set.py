@@ -64,9 +64,7 @@ def _threshold(top: Float[np.ndarray, " n"], fpir: float) -> float:
     return float(np.nextafter(np.float32(descending[allowed]), np.float32(2)))
 
 
-def identification(
-    probe_emb: Probes, probe_ids: Ids, gallery_emb: Gallery, gallery_ids: Ids, threshold: float
-) -> dict[str, Any]:
+def identification(probe_emb: Probes, probe_ids: Ids, gallery_emb: Gallery, gallery_ids: Ids, threshold: float) -> dict[str, Any]:
     """1:N identification; thresholds are cosines, shares in [0, 1].
 
     Args:

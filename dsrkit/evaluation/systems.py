@@ -134,9 +134,7 @@ def evaluate(trial: Trial, systems: list[System], tta: bool) -> Iterator[Outcome
             yield _outcome(trial, system, protocol, left, low_embeddings, threshold, measured)
 
 
-def frozen_threshold(
-    trial: Trial, gallery: Float[np.ndarray, "n 512"], probes: Float[np.ndarray, "n 512"]
-) -> float:
+def frozen_threshold(trial: Trial, gallery: Float[np.ndarray, "n 512"], probes: Float[np.ndarray, "n 512"]) -> float:
     """The threshold at the stated FPIR on validation subjects: half of them enrolled, the others strangers.
 
     With ``threshold_fpir`` 0 the parameter ``threshold`` is taken as it is.

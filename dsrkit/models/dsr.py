@@ -70,8 +70,8 @@ class DSR(nn.Module):
         self.conv_up = nn.Conv2d(width, half, 3, padding=1)
         self.refine = nn.Sequential(ResidualBlock(half), ResidualBlock(half))
         self.conv_out = nn.Conv2d(half, 3 * 4, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)  # starts as bicubic: no step of the training is spent on finding it
-        nn.init.zeros_(self.conv_out.bias)
+        for weights in self.conv_out.parameters():  # starts as bicubic: no step of the training is spent on finding it
+            nn.init.zeros_(weights)
 
     def forward(self, vlr: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 112 112"]:
         """VLR faces in [0, 1] → restored faces; in [0, 1] in evaluation mode, unclamped while training.
@@ -114,10 +114,15 @@ def load_dsr(path: Path | str | Sequence[Path | str], device: str | torch.device
 
     Raises FileNotFoundError, or CheckpointError for a file of another kind, architecture or output size.
     """
-    if not isinstance(path, (str, Path)):
-        if not path:
-            raise ValueError("DSR: expected a path or a list of paths, got an empty list. Name at least one dsr.pt.")
-        return DSREnsemble([load_dsr(one, device) for one in path]).eval()
+    if isinstance(path, str | Path):
+        return read_dsr(path, device)
+    if not path:
+        raise ValueError("DSR: expected a path or a list of paths, got an empty list. Name at least one dsr.pt.")
+    return DSREnsemble([read_dsr(one, device) for one in path]).eval()
+
+
+def read_dsr(path: Path | str, device: str | torch.device = "cpu") -> DSR:
+    """``load_dsr`` for a single file."""
     content = load_checkpoint(path, "dsr")
     try:
         dsr = DSR(DSRConfig(**content["config"]))
@@ -126,4 +131,4 @@ def load_dsr(path: Path | str | Sequence[Path | str], device: str | torch.device
             f"{path}: expected the configuration of a DSR for 112 pixels, got {content['config']}. {error}"
         ) from error
     load_strict(dsr, content["state_dict"], path)
-    return dsr.to(device, memory_format=torch.channels_last).eval()
+    return dsr.to(device).to(memory_format=torch.channels_last).eval()

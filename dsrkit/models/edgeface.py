@@ -85,7 +85,7 @@ class EdgeFace(nn.Module):
         if variant not in VARIANTS:
             raise ValueError(f"variant: expected one of {', '.join(VARIANTS)}, got {variant!r}.")
         self.variant = variant
-        self.model = timm.create_model(VARIANTS[variant].backbone, num_classes=EMBEDDING_SIZE)
+        self.model: Any = timm.create_model(VARIANTS[variant].backbone, num_classes=EMBEDDING_SIZE)
         if gamma := VARIANTS[variant].gamma:
             _to_low_rank(self.model, gamma)
 
@@ -171,6 +171,6 @@ def load_edgeface(path: Path | str = "demo", device: str | torch.device = "cpu",
         if not isinstance(content, dict):
             raise CheckpointError(f"{path}: expected EdgeFace weights, got a {type(content).__name__}. Give another file.")
         weights = {key: value.float() for key, value in _dequantise(content).items()}
-    edgeface = EdgeFace(variant or _variant_of(weights, path))
+    edgeface = EdgeFace(variant or _variant_of(weights or content, path))
     load_strict(edgeface, weights, path)
-    return edgeface.to(device, memory_format=torch.channels_last).eval()
+    return edgeface.to(device).to(memory_format=torch.channels_last).eval()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dsrkit.losses import identity_loss
 from dsrkit.models.checkpoint import copy_checkpoint, save_checkpoint
-from dsrkit.models.dsr import DSR, dsr_content, load_dsr
+from dsrkit.models.dsr import DSR, dsr_content, read_dsr
 from dsrkit.models.edgeface import EdgeFace, load_edgeface
 from dsrkit.params import CyclicCycle
 from dsrkit.recognition import embed, restore
@@ -126,8 +126,7 @@ def run_cycles(setting: Setting, on_epoch: OnStep = lambda title, history: None)
 def _joint(setting: Setting, number: int, dsr_path: Path, edgeface_path: Path, on_epoch: OnStep) -> list[Step]:
     params = setting.params
     assert isinstance(params, CyclicCycle)
-    dsr = load_dsr(dsr_path, setting.device)
-    assert isinstance(dsr, DSR)
+    dsr = read_dsr(dsr_path, setting.device)
     task = JointTask(
         setting,
         dsr,
@@ -146,8 +145,7 @@ def _alternate(setting: Setting, number: int, dsr_path: Path, edgeface_path: Pat
     assert isinstance(params, CyclicCycle)
     new_dsr, new_edgeface = setting.run.cycle(number)
     origin = _origin(setting, dsr_path, edgeface_path)
-    dsr, edgeface = load_dsr(dsr_path, setting.device), load_edgeface(edgeface_path, setting.device)
-    assert isinstance(dsr, DSR)
+    dsr, edgeface = read_dsr(dsr_path, setting.device), load_edgeface(edgeface_path, setting.device)
     if number == 1:
         copy_checkpoint(edgeface_path, new_edgeface)
     else:

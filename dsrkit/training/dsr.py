@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dsrkit.data.degrade import as_tensor, degrade
 from dsrkit.losses import PerceptualLoss, feature_match_loss, identity_loss, total_variation_loss
 from dsrkit.models.checkpoint import save_checkpoint
-from dsrkit.models.dsr import DSR, DSRConfig, dsr_content, load_dsr
+from dsrkit.models.dsr import DSR, DSRConfig, dsr_content, read_dsr
 from dsrkit.models.edgeface import EdgeFace
 from dsrkit.params import DSRLosses, DSRTraining
 from dsrkit.recognition import restore
@@ -112,9 +112,13 @@ def train_dsr(setting: Setting, on_epoch=lambda history: None) -> Fit:
     params = setting.params
     assert isinstance(params, DSRTraining)
     config = DSRConfig(params.base_channels, params.residual_blocks)
-    dsr = DSR(config).to(setting.device, memory_format=torch.channels_last)
+    dsr = DSR(config).to(setting.device).to(memory_format=torch.channels_last)
     if params.initial_dsr:
-        dsr = load_dsr(resolve(params.initial_dsr, Path(), "DSR to continue from (initial_dsr)"), setting.device)
+        dsr = read_dsr(resolve(params.initial_dsr, Path(), "DSR to continue from (initial_dsr)"), setting.device)
+        if dsr.config != config:
+            raise ValueError(
+                f"initial_dsr: expected {config} as the parameters say, got {dsr.config}. Give the same width and depth."
+            )
     embeddings = torch.from_numpy(setting.hr_embeddings).to(setting.device)
     origin = provenance(params.model_dump(), setting.device)
     task = DSRTask(setting, dsr, setting.original, params, embeddings, params.learning_rate, setting.run.dsr, origin)

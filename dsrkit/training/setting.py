@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,10 +31,10 @@ class Setting:
     original: EdgeFace
     hr_embeddings: Float[np.ndarray, "n 512"]
 
-    def schedule(self, **changes: object) -> Schedule:
+    def schedule(self, **changes: Any) -> Schedule:
         """The loop's settings of this stage, with those given."""
         params = self.params
-        common = {
+        common: dict[str, Any] = {
             "weight_decay": params.weight_decay,
             "grad_clip": params.grad_clip,
             "patience": params.early_stop_patience,

@@ -176,7 +176,7 @@ def main() -> None:
     known, unseen = range(options.people), range(100_000, 100_000 + options.validation_people)
     traits = traits_of(known)
     task = TeacherTask(
-        edgeface=fresh_edgeface().to(device, memory_format=torch.channels_last),
+        edgeface=fresh_edgeface().to(device).to(memory_format=torch.channels_last),
         head=ArcFace(len(known), options.scale, options.margin).to(device),
         traits=traits.to(device),
         readout=nn.Linear(EMBEDDING_SIZE, traits.shape[1]).to(device),
@@ -190,7 +190,13 @@ def main() -> None:
         device=device,
         path=options.path,
     )
-    common = {"warmup_epochs": 0.3, "weight_decay": 0.05, "grad_clip": 5.0, "select_by": "rank1", "device": device}
+    common: dict[str, Any] = {
+        "warmup_epochs": 0.3,
+        "weight_decay": 0.05,
+        "grad_clip": 5.0,
+        "select_by": "rank1",
+        "device": device,
+    }
     fit(task, Schedule(options.neutral_epochs, **common), title="teacher, neutral")
     task.faces, task.labels = render_people(known, options.images, folder), np.repeat(known, options.images)
     task.sampler, task.arcface_weight = Sampler(len(task.faces), options.batch_size, 0, 1), 1.0

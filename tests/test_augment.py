@@ -1,0 +1,117 @@
+"""Augmentation: what it must keep, what it must change, and that a generator decides all of it."""
+
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as reference
+
+from dsrkit.data.augment import Augmentation, jitter, rotate, turn_hue
+
+STRONG = Augmentation(0.5, 0.5, 20.0, 0.5, 0.3, 0.3, 0.2)
+
+
+def images(count=8, size=16, seed=0):
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_generator_decides_everything():
+    faces = images()
+    assert torch.equal(STRONG(faces, seeded(1)), STRONG(faces, seeded(1)))
+    assert not torch.equal(STRONG(faces, seeded(1)), STRONG(faces, seeded(2)))
+
+
+def test_images_given_stay_as_they_are_and_those_returned_stay_in_range():
+    faces = images()
+    before = faces.clone()
+    changed = STRONG(faces, seeded())
+    assert torch.equal(faces, before)
+    assert changed.shape == faces.shape and changed.min() >= 0 and changed.max() <= 1
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [Augmentation(0.0), Augmentation(0.0, 1.0, 0.0), Augmentation(0.0, 0.0, 20.0), Augmentation(0.0, 0, 0, 1.0, 0.0, 0.0, 0.0)],
+    ids=["all off", "no degrees", "never turned", "jitter of 0"],
+)
+def test_factors_of_zero_change_nothing(augmentation):
+    torch.testing.assert_close(augmentation(images(), seeded()), images(), atol=1e-5, rtol=0)
+
+
+def test_flip_mirrors_the_share_that_was_asked_for():
+    faces = images(400, 4)
+    assert torch.equal(Augmentation(1.0)(faces, seeded()), faces.flip(3))
+    changed = Augmentation(0.25)(faces, seeded())
+    mirrored = (changed == faces.flip(3)).flatten(1).all(1)
+    kept = (changed == faces).flatten(1).all(1)
+    assert bool((mirrored ^ kept).all())
+    assert 0.15 < mirrored.float().mean() < 0.35
+
+
+def test_each_image_has_its_own_draw():
+    one = images(1).expand(20, -1, -1, -1)
+    for augmentation in (Augmentation(0, 1.0, 10.0), Augmentation(0, 0, 0, 1.0, 0.2), Augmentation(0, 0, 0, 1.0, 0, 0, 0.2)):
+        changed = augmentation(one, seeded())
+        assert len({tuple(image.flatten().tolist()) for image in changed}) > 15
+
+
+def test_quarter_turns_are_exact():
+    faces = images(4)
+    turned = rotate(faces, torch.tensor([0.0, 90.0, 180.0, -90.0]))
+    expected = [faces[0], faces[1].rot90(1, (1, 2)), faces[2].rot90(2, (1, 2)), faces[3].rot90(-1, (1, 2))]
+    if not torch.allclose(turned[1], expected[1], atol=1e-4):  # either sense of rotation will do, if it is one sense
+        expected[1], expected[3] = faces[1].rot90(-1, (1, 2)), faces[3].rot90(1, (1, 2))
+    torch.testing.assert_close(turned, torch.stack(expected), atol=1e-4, rtol=0)
+
+
+def test_turning_there_and_back_keeps_a_smooth_face():
+    ramp = torch.linspace(0.2, 0.8, 32)
+    smooth = (ramp[:, None] * ramp[None]).expand(2, 3, 32, 32)
+    angles = torch.tensor([5.0, -12.0])
+    back = rotate(rotate(smooth, angles), -angles)
+    assert (back - smooth)[..., 8:-8, 8:-8].abs().max() < 0.01
+    assert (rotate(smooth, angles) - smooth)[..., 8:-8, 8:-8].abs().max() > 0.01
+
+
+def test_corners_are_filled_with_face_not_black():
+    assert rotate(torch.ones(1, 3, 16, 16), torch.tensor([30.0])).min() > 0.99
+
+
+def ones(count):
+    return torch.ones(count)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 0.9, 1.2])
+def test_jitter_agrees_with_torchvision(factor):
+    faces, factors = images(3), torch.full((3,), factor)
+    pairs = (
+        (jitter(faces, factors, ones(3), ones(3)), reference.adjust_brightness(faces, factor)),
+        (jitter(faces, ones(3), factors, ones(3)), reference.adjust_contrast(faces, factor)),
+        (jitter(faces, ones(3), ones(3), factors), reference.adjust_saturation(faces, factor)),
+    )
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)  # torchvision rounds the grey weights to four digits
+
+
+def test_jitter_stays_within_its_width():
+    grey = torch.full((200, 3, 2, 2), 0.5)
+    changed = Augmentation(0, 0, 0, 1.0, 0.1)(grey, seeded())[:, 0, 0, 0]
+    assert 0.45 <= changed.min() < 0.46 and 0.54 < changed.max() <= 0.55
+
+
+def test_a_third_of_a_turn_passes_each_channel_on():
+    faces = images(2) * 0.5 + 0.2
+    turned = turn_hue(faces, torch.tensor([1 / 3, -1 / 3]))
+    torch.testing.assert_close(turned[0], faces[0].roll(1, 0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(turned[1], faces[1].roll(-1, 0), atol=1e-5, rtol=0)
+
+
+def test_hue_keeps_grey_and_mean():
+    faces = images(2) * 0.4 + 0.3
+    turned = turn_hue(faces, torch.tensor([0.1, -0.05]))
+    torch.testing.assert_close(turned.mean(1), faces.mean(1), atol=1e-5, rtol=0)
+    grey = faces[:, :1].expand_as(faces)
+    torch.testing.assert_close(turn_hue(grey, torch.tensor([0.1, 0.3])), grey, atol=1e-5, rtol=0)
+    assert (turned - faces).abs().max() > 0.01

@@ -1,0 +1,44 @@
+"""What the README and the workflow say is so."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dsrkit.evaluation import headline_markdown, read_metrics
+from dsrkit.params import STAGES
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+RUNS = sorted(folder.name for folder in (ROOT / "params").iterdir())
+
+
+@pytest.mark.parametrize("run", ["demo", "cpu16"])
+def test_readme_quotes_the_kept_metrics(run: str) -> None:
+    rows = read_metrics(ROOT / "docs" / "results" / f"{run}.json")["rows"]
+    table = headline_markdown([row for row in rows if row["protocol"] == "both-lr"])
+    quoted = re.search(rf"<!-- {run} -->\n(.*?)\n<!-- /{run} -->", README, re.DOTALL)
+    assert quoted and quoted[1].strip() == table
+
+
+def test_readme_names_every_run_stage_and_folder() -> None:
+    assert all(f"`{name}`" in README for name in [*RUNS, *STAGES])
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".") and path.name != "dsrkit.egg-info"}
+    assert all(f"    {name}/" in README for name in folders)
+
+
+def test_demo_shows_that_dsr_beats_the_direct_feed() -> None:
+    rows = {row["row"]: row for row in read_metrics(ROOT / "docs/results/demo.json")["rows"] if row["protocol"] == "both-lr"}
+    gains = rows["dsr"]["difference_to_direct_feed"]
+    assert gains["verification_accuracy"]["low"] > 0 and gains["rank1"]["low"] > 0
+
+
+def test_graph_has_every_stage_of_every_run() -> None:
+    words = [sys.executable, "-m", "snakemake", "-s", "workflow/Snakefile", "-n", "--forceall", "--config", f"runs={' '.join(RUNS)}"]
+    plan = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert plan.returncode == 0, plan.stderr
+    for stage in STAGES:
+        rule = stage[3:]
+        assert re.search(rf"^{rule}\s+{len(RUNS)}$", plan.stdout + plan.stderr, re.MULTILINE), rule
