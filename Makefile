@@ -9,7 +9,7 @@ export PATH := $(BIN):$(PATH)
 
 .PHONY: demo test lint lab run clean
 demo: .venv/ready          ## the whole line on made-up faces; ends with the table and the page to open
-	snakemake --snakefile workflow/Snakefile --directory . --cores 1 --quiet all --config runs=demo
+	snakemake --snakefile workflow/Snakefile --quiet all --config runs=demo
 	@python -m dsrkit.evaluation outputs/demo
 
 test: .venv/ready          ## every test, with coverage
@@ -27,7 +27,8 @@ run: .venv/ready           ## one stage of one run: make run RUN=vlr32 STAGE=02_
 	@if [ $(STAGE) = 05_evaluation ]; then python -m dsrkit.evaluation outputs/$(RUN); fi
 
 clean:                     ## remove what one run made: make clean RUN=demo
-	rm -rf outputs/$(RUN)
+	@test -n "$(RUN)" || (echo "Expected a run: make clean RUN=demo" && exit 1)
+	find outputs/$(RUN) -mindepth 1 ! -name .gitkeep -delete
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dsrkit needs Python 3.11 or later, got " + sys.version)'

@@ -22,7 +22,7 @@ def identity_loss(sr: Float[Tensor, "n d"], hr: Float[Tensor, "n d"]) -> Float[T
     return (1 - F.cosine_similarity(sr, hr)).mean()
 
 
-def feature_match_loss(sr: Sequence[Float[Tensor, "n c h w"]], hr: Sequence[Float[Tensor, "n c h w"]]) -> Float[Tensor, ""]:
+def feature_match_loss(sr: Sequence[Float[Tensor, "n _ _ _"]], hr: Sequence[Float[Tensor, "n _ _ _"]]) -> Float[Tensor, ""]:
     """Mean absolute difference of a recogniser's stages, each divided by the mean size of its HR features.
 
     pix2pixHD's feature matching (Wang et al. 2018, arXiv 1711.11585) on a recogniser instead of a discriminator; the
@@ -68,7 +68,7 @@ class PerceptualLoss(nn.Module):
         self.layers, self.taps = _normalised_vgg(content, path) if "0.weight" in content else _torchvision_vgg(content, path)
         self.requires_grad_(False).eval()
 
-    def features(self, images: Float[Tensor, "n 3 h w"]) -> list[Float[Tensor, "n c h w"]]:
+    def features(self, images: Float[Tensor, "n 3 h w"]) -> list[Float[Tensor, "n _ _ _"]]:
         found = []
         for number, layer in enumerate(self.layers):
             images = layer(images)
@@ -132,6 +132,10 @@ class ArcFace(nn.Module):
         return F.normalize(embeddings, dim=1) @ F.normalize(self.weight, dim=1).T
 
     def forward(self, embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+        with torch.autocast(embeddings.device.type, enabled=False):  # half precision has no room for a margin at s = 64
+            return self._loss(embeddings.to(self.weight.dtype), labels)
+
+    def _loss(self, embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
         cosines = self.cosines(embeddings).clamp(-1 + 1e-6, 1 - 1e-6)  # arccos has no gradient at ±1
         angles = cosines.gather(1, labels[:, None]).acos() + self.margin
         logits = cosines.scatter(1, labels[:, None], angles.clamp(max=torch.pi).cos())

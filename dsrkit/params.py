@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
-Size = Annotated[str, Field(pattern=r"^\d+(x\d+)?$")]
+Size = Annotated[
+    str, Field(pattern=r"^\d+(x\d+)?$"), AfterValidator(lambda size: size if "x" in size else f"{size}x{size}")
+]  # "16" and "16x16" are one size
 Precision = Literal["fp32", "bf16", "fp16"]
 Degradation = Literal["bicubic-antialias", "bicubic-aliased", "area"]
 
@@ -138,7 +140,6 @@ class Teacher(Stage):
     dataset: str
     edgeface: str
     vlr_size: Size
-    degradation: Degradation
     batch_size: Positive
     weight_decay: Weight
     early_stop_patience: Positive
@@ -149,6 +150,10 @@ class Teacher(Stage):
     flip_probability: Probability
     rotation_probability: Probability
     rotation_degrees: Weight
+    jitter_probability: Probability
+    jitter_brightness_contrast: Weight
+    jitter_saturation: Weight
+    jitter_hue: Weight
 
 
 class DSRLosses(BaseModel):
@@ -160,9 +165,6 @@ class DSRLosses(BaseModel):
     lambda_perceptual: Weight
     lambda_tv: Weight
     vgg_weights: str
-    jitter_probability: Probability
-    jitter_brightness_contrast: Weight
-    jitter_saturation: Weight
 
 
 class DSRTraining(Teacher, DSRLosses):
@@ -195,10 +197,6 @@ class EdgeFaceFinetune(Teacher, EdgeFaceLosses):
     head_lr: Rate
     backbone_lr: Rate
     head_lr_stage2: Rate
-    jitter_probability: Probability
-    jitter_brightness_contrast: Weight
-    jitter_saturation: Weight
-    jitter_hue: Weight
 
 
 class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses):
@@ -219,6 +217,21 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses):
     backbone_lr: Rate
     head_lr_stage2: Rate
     finetune_batch_size: Positive
+    finetune_weight_decay: Weight
+    finetune_early_stop_patience: Positive
+    finetune_rotation_probability: Probability
+    finetune_rotation_degrees: Weight
+    finetune_jitter_probability: Probability
+    finetune_jitter_brightness_contrast: Weight
+    finetune_jitter_saturation: Weight
+    finetune_jitter_hue: Weight
+
+    def of_finetune(self) -> Self:
+        """The same parameters as the EdgeFace step takes them: each ``finetune_x`` in place of ``x``."""
+        prefix = "finetune_"
+        return self.model_copy(
+            update={name.removeprefix(prefix): value for name, value in self.model_dump().items() if name.startswith(prefix)}
+        )
 
 
 class Evaluation(Stage):
@@ -226,7 +239,7 @@ class Evaluation(Stage):
     split: Literal["val", "test"]
     edgeface: str
     vlr_size: Size
-    threshold: float
+    threshold: Annotated[float, Field(ge=-1, le=1)]
     threshold_fpir: Probability
     enrolled: Positive
     tta: bool

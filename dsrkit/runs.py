@@ -81,7 +81,8 @@ def resolve(path: str, default: Path, what: str) -> Path:
     Raises FileNotFoundError saying what was looked for and where.
     """
     expanded = os.path.expanduser(os.path.expandvars(path))
-    if unset := re.search(r"\$\{?(\w+)", expanded):
+    unset = re.search(r"\$\{?(\w+)", expanded if expanded else path)
+    if unset:
         raise FileNotFoundError(
             f"{what}: expected a path, got {path!r}, in which ${unset[1]} is not set. "
             f"Set it (export {unset[1]}=/path/to/…) or give the path itself."
@@ -139,10 +140,13 @@ def file_hash(path: Path) -> str:
 
 def commit() -> str:
     """The commit of the code, with ``+changes`` when the working tree differs; ``unknown`` outside a git checkout."""
-    answers = [
-        subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
-        for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-    ]
+    try:
+        answers = [
+            subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        ]
+    except OSError:  # no git on this machine
+        return "unknown"
     if any(answer.returncode for answer in answers):
         return "unknown"
     head, changes = (answer.stdout.strip() for answer in answers)

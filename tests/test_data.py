@@ -73,7 +73,8 @@ def test_vlr_faces_are_bytes(faces):
         levels = degrade(as_tensor(faces), "16x16", degradation) * 255
         torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
         assert levels.min() >= 0 and levels.max() <= 255.001
-    assert torch.equal(to_8_bits(torch.tensor([-0.2, 0.5 / 255 + 1e-4, 1.3])), torch.tensor([0, 1 / 255, 1]))
+    values = torch.tensor([-0.2, 0.5 / 255 + 1e-4, 1.3]).view(1, 3, 1, 1)
+    assert torch.equal(to_8_bits(values).flatten(), torch.tensor([0, 1 / 255, 1]))
 
 
 @pytest.mark.parametrize(

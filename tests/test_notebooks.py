@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 TINY = {
     "01_data_migration": {"subjects": 20, "images_per_subject": 4, "validation_fraction": 0.25, "test_fraction": 0.4},
     "02_dsr_training": {"base_channels": 8, "residual_blocks": 1, "epochs": 1, "steps_per_epoch": 2, "batch_size": 4},
-    "03_edgeface_finetune": {"stage1_epochs": 1, "stage2_epochs": 1, "steps_per_epoch": 2, "batch_size": 4, "lambda_arcface": 0.1},
+    "03_edgeface_finetune": {"stage1_epochs": 1, "stage2_epochs": 1, "steps_per_epoch": 2, "batch_size": 4}
+    | {"lambda_arcface": 0.1},
     "04_cyclic_cycle": {"epochs": 1, "steps_per_epoch": 2, "batch_size": 4},
     "05_evaluation": {"bootstrap_draws": 20, "strips": 2},
 }
@@ -50,7 +51,8 @@ def test_stages_leave_what_they_promise(line: Path) -> None:
 
 def test_result_comes_first_on_the_evaluation(line: Path) -> None:
     cells = nbformat.read(line / "05_evaluation.ipynb", 4).cells
-    first = next(cell for cell in cells for out in cell.get("outputs", []) if out.get("output_type") in ("display_data", "execute_result"))
+    shown = ("display_data", "execute_result")
+    first = next(cell for cell in cells for out in cell.get("outputs", []) if out.output_type in shown)
     assert "headline_table" in first.source
 
 

@@ -61,7 +61,7 @@ def test_every_mistake_is_listed_at_once(values):
         ("epochs", True), ("learning_rate", True), ("run", False), ("seed", 1.5), ("seed", -1), ("learning_rate", 0),
         ("learning_rate", "fast"), ("lambda_l1", -1.0), ("lambda_l1", float("nan")), ("lambda_l1", float("inf")),
         ("flip_probability", 1.1), ("vlr_size", "16*16"), ("precision", "fp8"), ("run", 5), ("select_by", "accuracy"),
-        ("degradation", "bicubic"), ("batch_size", None),
+        ("batch_size", None),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named_with_what_was_given(values, name, value):

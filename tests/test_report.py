@@ -222,7 +222,7 @@ def test_the_page_is_whole_and_asks_for_nothing(exported):
         '<link rel="stylesheet" href="https://example.org/a.css">',
         '<style>@import "https://example.org/a.css";</style>',
         "<style>p { background: url(https://example.org/a.png) }</style>",
-        '<p style="background: url(\'https://example.org/a.png\')">x</p>',
+        "<p style=\"background: url('https://example.org/a.png')\">x</p>",
         '<script type="module">import a from "https://example.org/a.js"</script>',
         '<script>import("https://example.org/a.js")</script>',
         "<script>require.config({paths: {d3: 'https://example.org/d3'}})</script>",

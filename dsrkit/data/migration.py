@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -69,14 +70,15 @@ def migrate(
 
     Raises ValueError when a split is empty, a subject stands in two splits, or a folder holds another data set.
     """
-    settings = _settings(splits, migration)
+    settings = _settings(splits, migration, pairs or {})
     if is_whole(dataset, settings):
         return read_manifest(dataset)
     if (dataset / "manifest.csv").exists():
         raise ValueError(
             f"{dataset}: expected an empty folder or this very data set, got one made with other settings. "
-            "Remove it (make clean RUN=…) or give another folder."
+            "Remove that folder (and no more of the run), or give the run another name."
         )
+    shutil.rmtree(dataset / "packed", ignore_errors=True)  # made from the files that are about to be written
     check_disjoint(splits)
     rows: list[dict[str, Any]] = []
     set_aside: list[dict[str, Any]] = []
@@ -91,10 +93,20 @@ def migrate(
     return manifest
 
 
-def _settings(splits: Splits, migration: Migration) -> dict[str, Any]:
+def _settings(splits: Splits, migration: Migration, pairs: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     faces = {split: [face.origin.rsplit("/", 2)[-2:] for face in faces] for split, (_, faces) in splits.items()}
-    digest = hash_of(json.dumps(faces))
-    return {"faces": digest, "vlr_sizes": list(migration.vlr_sizes), "degradation": migration.degradation, "seed": migration.seed}
+    return {
+        "faces": hash_of(json.dumps(faces)),
+        "pairs": {split: hash_of(table.to_csv(index=False)) for split, table in pairs.items()},
+        "vlr_sizes": list(migration.vlr_sizes),
+        "degradation": migration.degradation,
+        "seed": migration.seed,
+    }
+
+
+def degradation_of(dataset: Path) -> str:
+    """The name of the degradation that made a data set's VLR faces."""
+    return json.loads((dataset / "dataset.json").read_text())["degradation"]
 
 
 def hash_of(text: str) -> str:
@@ -163,7 +175,9 @@ def _write_tables(
     tables = {"set_aside.csv": pd.DataFrame(set_aside, columns=["split", "subject", "name", "origin", "reason"])}
     for split in set(manifest.split) - {"train"}:
         faces = manifest[manifest.split == split]
-        tables[f"{split}_pairs.csv"] = pairs[split] if split in pairs else make_pairs(faces.name, faces.subject, seed)
+        tables[f"{split}_pairs.csv"] = (
+            pairs[split] if split in pairs else make_pairs(faces.name.tolist(), faces.subject.tolist(), seed)
+        )
         known = set(faces.name)
         if lost := (set(tables[f"{split}_pairs.csv"].left) | set(tables[f"{split}_pairs.csv"].right)) - known:
             raise ValueError(
@@ -180,4 +194,5 @@ def _write_tables(
 
 def dataset_hash(dataset: Path) -> str:
     """SHA-256 of which faces, of whom, in which split, and how they were degraded."""
-    return hash_of(file_hash(dataset / "manifest.csv") + file_hash(dataset / "dataset.json"))
+    faces = read_manifest(dataset)[["split", "subject", "name"]]  # not where they came from: paths differ between machines
+    return hash_of(faces.to_csv(index=False) + file_hash(dataset / "dataset.json"))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -37,6 +37,7 @@ class Face:
     origin: str
 
 
+@runtime_checkable
 class Source(Protocol):
     """What a source offers: its faces, and their pixels by chunk (an error in place of a face that is unusable)."""
 
@@ -98,13 +99,13 @@ class FolderSource:
 
     @staticmethod
     def _face(root: Path, path: Path) -> Face:
-        subject = path.parent.name if path.parent != root else subject_of_name(path.name)
+        subject = subject_of_name(path.name) or (path.parent.name if path.parent != root else None)
         if subject is None:
             raise ValueError(
                 f"{path}: expected a folder per subject, or names such as 007_01_01_051_07_crop_128.png or "
                 f"1001_0001_lfw.png, got {path.name!r} beside them. Move it into its subject's folder."
             )
-        stem = path.stem if path.stem.startswith(subject) else f"{subject}_{path.stem}"
+        stem = path.stem if path.stem.startswith(f"{subject}_") else f"{subject}_{path.stem}"
         return Face(subject, f"{stem}.png", str(path))
 
     def read(self, faces: Sequence[Face]) -> list[UInt8[np.ndarray, "112 112 3"] | ImageError]:

@@ -51,7 +51,7 @@ def evaluation_row(
     """One flat row of ``metrics.json``; what was not measured is None.
 
     Args:
-        vlr_size: height×width as in "16x16" or "14x16".
+        vlr_size: width×height as in "16x16" or "14x16".
         protocol: "both-lr" or "hr-lr".
         verified, identified: what ``verification`` and ``identification`` returned.
         quality: psnr (dB) and ssim.

@@ -29,14 +29,14 @@ from dsrkit.evaluation.bootstrap import bootstrap_difference, bootstrap_interval
 from dsrkit.evaluation.open_set import gallery_split, identification, threshold_at_fpir, threshold_sweep
 from dsrkit.evaluation.protocols import verification
 from dsrkit.evaluation.report import Row, evaluation_row
+from dsrkit.models.checkpoint import read_about
 from dsrkit.models.dsr import load_dsr
 from dsrkit.models.edgeface import EdgeFace, edgeface_file, load_edgeface
 from dsrkit.params import Evaluation
-from dsrkit.recognition import embed, quality, restore
-from dsrkit.runs import Run, resolve
+from dsrkit.recognition import QUALITY_FACES, embed, quality, restore
+from dsrkit.runs import Run, file_hash, resolve
 
 PROTOCOLS = ("both-lr", "hr-lr")
-QUALITY_FACES = 500  # PSNR and SSIM of this many faces; SSIM of thousands takes longer than all the rest
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ def open_systems(run: Run, params: Evaluation, device: torch.device) -> list[Sys
         pairs.append((f"cycle_{number}", *run.cycle(number)))
         number += 1
     resolve("", run.dsr, "DSR (run 02_dsr_training first)")
+    for _, dsr, edgeface in pairs[1:]:
+        check_lineage(dsr, edgeface)
     edgefaces = {path: load_edgeface(path, device) for path in {original, *(path for *_, path in pairs)} if path.exists()}
     systems = [System(row, edgefaces[original], None, {"edgeface": original}) for row in ("hr", "direct_feed")]
     return systems + [
@@ -72,6 +74,22 @@ def open_systems(run: Run, params: Evaluation, device: torch.device) -> list[Sys
         for row, dsr, edgeface in pairs
         if edgeface in edgefaces
     ]
+
+
+def check_lineage(dsr: Path, edgeface: Path) -> None:
+    """Raises ValueError when ``edgeface`` was made for another DSR than the run's present one.
+
+    A fine-tuned EdgeFace names the DSR whose faces it saw; both networks of a cycle name the same parents.
+    """
+    if not edgeface.exists():
+        return
+    parents = [read_about(path).get("provenance", {}).get("inputs", {}).get("dsr", {}).get("sha256") for path in (dsr, edgeface)]
+    expected = file_hash(dsr) if parents[0] is None else parents[0]
+    if parents[1] != expected:
+        raise ValueError(
+            f"{edgeface}: expected the EdgeFace that belongs to {dsr.name}, got one made for another DSR. "
+            "Run 03_edgeface_finetune and 04_cyclic_cycle again, or remove the files of the earlier training."
+        )
 
 
 @dataclass(frozen=True)
@@ -94,6 +112,11 @@ def open_trial(run: Run, params: Evaluation) -> Trial:
     Subjects with too few images to be enrolled are strangers; where there are none, every fifth subject is made one.
     Raises FileNotFoundError or ValueError for a data set that cannot serve.
     """
+    if params.split == "val" and params.threshold_fpir:
+        raise ValueError(
+            "threshold_fpir: expected 0 for split val, whose faces would choose the threshold that judges them, got "
+            f"{params.threshold_fpir}. Set threshold_fpir to 0 and give a threshold, or evaluate the test split."
+        )
     dataset = resolve(params.dataset, run.dataset, "data set (dataset)")
     faces = open_split(dataset, params.split, params.vlr_size).first(params.limit)
     pairs, same, folds = read_pairs(dataset, params.split, faces)
@@ -141,10 +164,10 @@ def frozen_threshold(trial: Trial, gallery: Float[np.ndarray, "n 512"], probes: 
     """
     if not trial.params.threshold_fpir:
         return trial.params.threshold
-    labels = trial.validation.labels
-    enrolled = labels % 2 == 0
-    first = np.unique(labels, return_index=True)[1]
-    return threshold_at_fpir(probes[~enrolled], gallery[first[enrolled[first]]], trial.params.threshold_fpir)
+    strangers = np.flatnonzero(trial.validation.labels % 2)
+    known = np.flatnonzero(trial.validation.labels % 2 == 0)
+    enrolled, _, _ = gallery_split(trial.validation.labels[known], trial.params.enrolled, trial.params.seed)
+    return threshold_at_fpir(probes[strangers], gallery[known[enrolled]], trial.params.threshold_fpir)
 
 
 def _outcome(

@@ -29,8 +29,26 @@ def save_checkpoint(path: Path, kind: str, content: dict[str, Any]) -> None:
     with atomic_path(path) as temporary:
         torch.save({"kind": kind, **content}, temporary)
     readable = {"kind": kind} | {key: value for key, value in content.items() if not key.endswith("state_dict")}
-    with atomic_path(path.with_suffix(path.suffix + ".json")) as temporary:
+    with atomic_path(about_file(path)) as temporary:
         temporary.write_text(json.dumps(readable, indent=1, default=str))
+
+
+def about_file(path: Path) -> Path:
+    """The readable JSON beside a checkpoint: ``dsr.pt.json``."""
+    return path.with_suffix(path.suffix + ".json")
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, without its tensors; empty where it has no JSON beside it."""
+    return json.loads(about_file(path).read_text()) if about_file(path).is_file() else {}
+
+
+def keep_previous(path: Path) -> None:
+    """Rename a checkpoint that a new training is about to replace: ``dsr.pt`` → ``dsr.previous.pt``, its JSON too."""
+    kept = path.with_name(f"{path.stem}.previous{path.suffix}")
+    for old, new in ((path, kept), (about_file(path), about_file(kept))):
+        if old.exists():
+            old.replace(new)
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
@@ -39,7 +57,7 @@ def copy_checkpoint(source: Path, target: Path) -> None:
         return
     with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)
-    about, copied = (path.with_suffix(path.suffix + ".json") for path in (source, target))
+    about, copied = about_file(source), about_file(target)
     copied.unlink(missing_ok=True)
     if about.is_file():
         shutil.copyfile(about, copied)

@@ -95,7 +95,7 @@ class EdgeFace(nn.Module):
 
     def stages_and_embedding(
         self, images: Float[Tensor, "n 3 112 112"]
-    ) -> tuple[list[Float[Tensor, "n c h w"]], Float[Tensor, "n 512"]]:
+    ) -> tuple[list[Float[Tensor, "n _ _ _"]], Float[Tensor, "n 512"]]:
         """The outputs of EdgeNeXt's four stages (28, 14, 7 and 3 pixels wide) and the un-normalised embedding."""
         if images.shape[1:] != (3, INPUT_SIZE, INPUT_SIZE):
             raise ValueError(
@@ -131,7 +131,7 @@ def _dequantise(weights: dict[str, Any]) -> dict[str, Tensor]:
     return floats
 
 
-def _variant_of(weights: dict[str, Tensor], path: Path) -> str:
+def _variant_of(weights: dict[str, Any], path: Path) -> str:
     stem = weights.get("model.stem.0.weight")
     low_rank = any(".linear1." in key for key in weights)
     variant = None if stem is None else _VARIANT_OF.get((stem.shape[0], low_rank))
@@ -148,6 +148,10 @@ def edgeface_file(name: str) -> Path:
 
     Raises FileNotFoundError saying where it was looked for.
     """
+    if not name:
+        raise FileNotFoundError(
+            "EdgeFace weights (edgeface): expected a file or demo (for made-up faces), got nothing. Name one."
+        )
     return DEMO_WEIGHTS if name == "demo" else resolve(name, DEMO_WEIGHTS, "EdgeFace weights (edgeface)")
 
 

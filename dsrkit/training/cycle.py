@@ -9,7 +9,7 @@ result: a step whose best epoch is its start is refused, and the networks stay a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsrkit.losses import identity_loss
-from dsrkit.models.checkpoint import copy_checkpoint, save_checkpoint
+from dsrkit.models.checkpoint import copy_checkpoint, keep_previous, save_checkpoint
 from dsrkit.models.dsr import DSR, dsr_content, read_dsr
 from dsrkit.models.edgeface import EdgeFace, load_edgeface
 from dsrkit.params import CyclicCycle
 from dsrkit.recognition import embed, restore
-from dsrkit.runs import provenance, resolve
+from dsrkit.runs import resolve
 from dsrkit.training.collapse import CollapseWatch
 from dsrkit.training.dsr import DSRBatch, DSRTask, pair_batches
 from dsrkit.training.edgeface import Recipe, finetune, save_edgeface
@@ -116,6 +116,11 @@ def run_cycles(setting: Setting, on_epoch: OnStep = lambda title, history: None)
     dsr_path = resolve(params.dsr, run.dsr, "DSR (dsr)")
     edgeface_path = resolve(params.finetuned_edgeface, run.edgeface, "fine-tuned EdgeFace (finetuned_edgeface)")
     steps: list[Step] = []
+    number = 1
+    while run.cycle(number)[0].exists():  # every cycle of an earlier training, so that none of them is taken for one of this
+        for path in run.cycle(number):
+            keep_previous(path)
+        number += 1
     for number in range(1, params.cycles + 1):
         one_cycle = _joint if params.mode == "joint" else _alternate
         steps += one_cycle(setting, number, dsr_path, edgeface_path, on_epoch)
@@ -132,7 +137,7 @@ def _joint(setting: Setting, number: int, dsr_path: Path, edgeface_path: Path, o
         dsr,
         load_edgeface(edgeface_path, setting.device),
         setting.run.cycle(number),
-        _origin(setting, dsr_path, edgeface_path),
+        setting.origin(dsr=dsr_path, edgeface=edgeface_path),
     )
     schedule = setting.schedule(epochs=params.epochs, warmup_epochs=params.warmup_epochs)
     watch = CollapseWatch(params.collapse_d_prime, params.collapse_effective_rank)
@@ -144,7 +149,7 @@ def _alternate(setting: Setting, number: int, dsr_path: Path, edgeface_path: Pat
     params, steps = setting.params, []
     assert isinstance(params, CyclicCycle)
     new_dsr, new_edgeface = setting.run.cycle(number)
-    origin = _origin(setting, dsr_path, edgeface_path)
+    origin = setting.origin(dsr=dsr_path, edgeface=edgeface_path)
     dsr, edgeface = read_dsr(dsr_path, setting.device), load_edgeface(edgeface_path, setting.device)
     if number == 1:
         copy_checkpoint(edgeface_path, new_edgeface)
@@ -154,7 +159,15 @@ def _alternate(setting: Setting, number: int, dsr_path: Path, edgeface_path: Pat
             params.finetune_batch_size,
         )  # fmt: skip
         title = f"cycle {number}, EdgeFace"
-        tuned = finetune(setting, edgeface, dsr, recipe, new_edgeface, lambda history: on_epoch(title, history))
+        tuned = finetune(
+            replace(setting, params=params.of_finetune()),
+            edgeface,
+            dsr,
+            recipe,
+            new_edgeface,
+            origin,
+            lambda history: on_epoch(title, history),
+        )
         steps.append(Step(number, "EdgeFace", tuned))
         edgeface = load_edgeface(new_edgeface, setting.device)
     weights, rate, epochs = params, params.learning_rate, params.epochs
@@ -167,7 +180,3 @@ def _alternate(setting: Setting, number: int, dsr_path: Path, edgeface_path: Pat
     schedule = setting.schedule(epochs=epochs, warmup_epochs=params.warmup_epochs)
     steps.append(Step(number, "DSR", fit(task, schedule, lambda history: on_epoch(title, history), title=title)))
     return steps
-
-
-def _origin(setting: Setting, dsr_path: Path, edgeface_path: Path) -> dict[str, Any]:
-    return provenance(setting.params.model_dump(), setting.device, dsr=dsr_path, edgeface=edgeface_path)

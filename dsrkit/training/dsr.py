@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from dsrkit.data.degrade import as_tensor, degrade
 from dsrkit.losses import PerceptualLoss, feature_match_loss, identity_loss, total_variation_loss
-from dsrkit.models.checkpoint import save_checkpoint
+from dsrkit.models.checkpoint import keep_previous, save_checkpoint
 from dsrkit.models.dsr import DSR, DSRConfig, dsr_content, read_dsr
 from dsrkit.models.edgeface import EdgeFace
 from dsrkit.params import DSRLosses, DSRTraining
 from dsrkit.recognition import restore
-from dsrkit.runs import provenance, resolve
+from dsrkit.runs import resolve
 from dsrkit.training.loop import Fit, fit
 from dsrkit.training.setting import Setting
 
@@ -36,7 +36,7 @@ def pair_batches(setting: Setting, embeddings: Tensor, batch_size: int, epoch: i
     augment, generator = setting.augmentation(), sampler.generator(epoch)
     for rows in sampler.epoch(epoch):
         hr = augment(as_tensor(setting.train.hr[rows]).to(setting.device), generator)
-        yield DSRBatch(degrade(hr, params.vlr_size, params.degradation), hr, embeddings[rows])
+        yield DSRBatch(degrade(hr, params.vlr_size, setting.degradation), hr, embeddings[rows])
 
 
 @dataclass
@@ -107,19 +107,21 @@ class DSRTask:
 def train_dsr(setting: Setting, on_epoch=lambda history: None) -> Fit:
     """The stage ``02_dsr_training``: a new DSR, or one continued from ``initial_dsr``; the best goes to ``dsr.pt``.
 
-    Raises TrainingError, CheckpointError, FileNotFoundError.
+    Raises TrainingError, CheckpointError, FileNotFoundError, or ValueError for an ``initial_dsr`` of another width or depth.
     """
     params = setting.params
     assert isinstance(params, DSRTraining)
-    config = DSRConfig(params.base_channels, params.residual_blocks)
+    config, files = DSRConfig(params.base_channels, params.residual_blocks), {}
     dsr = DSR(config).to(setting.device).to(memory_format=torch.channels_last)
     if params.initial_dsr:
-        dsr = read_dsr(resolve(params.initial_dsr, Path(), "DSR to continue from (initial_dsr)"), setting.device)
+        files["initial_dsr"] = resolve(params.initial_dsr, Path(), "DSR to continue from (initial_dsr)")
+        dsr = read_dsr(files["initial_dsr"], setting.device)
         if dsr.config != config:
             raise ValueError(
                 f"initial_dsr: expected {config} as the parameters say, got {dsr.config}. Give the same width and depth."
             )
     embeddings = torch.from_numpy(setting.hr_embeddings).to(setting.device)
-    origin = provenance(params.model_dump(), setting.device)
+    origin = setting.origin(**files)
+    keep_previous(setting.run.dsr)
     task = DSRTask(setting, dsr, setting.original, params, embeddings, params.learning_rate, setting.run.dsr, origin)
     return fit(task, setting.schedule(epochs=params.epochs, warmup_epochs=params.warmup_epochs), on_epoch, title="DSR")

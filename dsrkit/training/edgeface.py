@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from dsrkit.data.degrade import as_tensor
 from dsrkit.losses import ArcFace, identity_loss
-from dsrkit.models.checkpoint import save_checkpoint
+from dsrkit.models.checkpoint import keep_previous, save_checkpoint
 from dsrkit.models.dsr import load_dsr
 from dsrkit.models.edgeface import EdgeFace
 from dsrkit.params import EdgeFaceFinetune, EdgeFaceLosses
 from dsrkit.recognition import restore
-from dsrkit.runs import provenance, resolve
+from dsrkit.runs import resolve
 from dsrkit.training.collapse import CollapseWatch
 from dsrkit.training.loop import Fit, fit
 from dsrkit.training.setting import Setting
@@ -47,7 +47,7 @@ class EdgeFaceTask:
     head: ArcFace
     weights: EdgeFaceLosses
     restored: UInt8[np.ndarray, "n 112 112 3"]
-    validation_restored: UInt8[np.ndarray, "n 112 112 3"]
+    validation_restored: UInt8[np.ndarray, "v 112 112 3"]
     batch_size: int
     head_lr: float
     backbone_lr: float
@@ -130,11 +130,17 @@ class Recipe:
 
 
 def finetune(
-    setting: Setting, edgeface: EdgeFace, dsr: nn.Module | None, recipe: Recipe, path: Path, on_epoch=lambda history: None
+    setting: Setting,
+    edgeface: EdgeFace,
+    dsr: nn.Module | None,
+    recipe: Recipe,
+    path: Path,
+    origin: dict[str, Any],
+    on_epoch=lambda history: None,
 ) -> Fit:
     """Fine-tune a copy of ``edgeface`` on faces restored by ``dsr`` (None: bicubic); the best goes to ``path``.
 
-    The restored faces are made once. Epochs of both stages stand in one history.
+    The restored faces are made once. Both stages stand in one history: stage 1 counts up to epoch 0, where stage 2 starts.
     Raises ValueError with one subject only, when ArcFace is on.
     """
     weights = setting.params
@@ -148,18 +154,23 @@ def finetune(
     task = EdgeFaceTask(
         setting, copy.deepcopy(edgeface), head, weights, restore(setting.train.vlr, dsr),
         restore(setting.validation.faces.vlr, dsr), recipe.batch_size, recipe.head_lr, 0.0, path,
-        provenance(setting.params.model_dump(), setting.device),
+        origin,
     )  # fmt: skip
+    keep_previous(path)
     watch = CollapseWatch(weights.collapse_d_prime, weights.collapse_effective_rank)
     earlier: list[dict[str, float]] = []
     if weights.lambda_arcface and recipe.stage1_epochs:  # without ArcFace there is no head to train
         schedule = setting.schedule(epochs=recipe.stage1_epochs, patience=recipe.stage1_epochs)
-        earlier = fit(task, schedule, on_epoch, watch, "EdgeFace head").history
+        head_only = fit(task, schedule, on_epoch, watch, "EdgeFace head").history
+        earlier = [record | {"epoch": record["epoch"] - recipe.stage1_epochs} for record in head_only]
+
+    def joined(history: list[dict[str, float]]) -> list[dict[str, float]]:
+        return earlier + history[1:] if earlier else history  # stage 2 starts where stage 1 ended
+
     task.backbone_lr, task.head_lr = recipe.backbone_lr, recipe.head_lr_stage2
-    done = fit(
-        task, setting.schedule(epochs=recipe.stage2_epochs), lambda history: on_epoch(earlier + history), watch, "EdgeFace"
-    )
-    done.history = earlier + done.history
+    schedule = setting.schedule(epochs=recipe.stage2_epochs)
+    done = fit(task, schedule, lambda history: on_epoch(joined(history)), watch, "EdgeFace")
+    done.history = joined(done.history)
     return done
 
 
@@ -167,8 +178,9 @@ def train_edgeface(setting: Setting, on_epoch=lambda history: None) -> Fit:
     """The stage ``03_edgeface_finetune``: the original EdgeFace on the faces of ``dsr.pt``; the best goes to ``edgeface.pt``."""
     params = setting.params
     assert isinstance(params, EdgeFaceFinetune)
-    dsr = load_dsr(resolve(params.dsr, setting.run.dsr, "DSR (dsr)"), setting.device)
+    dsr_path = resolve(params.dsr, setting.run.dsr, "DSR (dsr)")
     recipe = Recipe(
         params.stage1_epochs, params.stage2_epochs, params.head_lr, params.backbone_lr, params.head_lr_stage2, params.batch_size
     )
-    return finetune(setting, setting.original, dsr, recipe, setting.run.edgeface, on_epoch)
+    dsr, origin = load_dsr(dsr_path, setting.device), setting.origin(dsr=dsr_path)
+    return finetune(setting, setting.original, dsr, recipe, setting.run.edgeface, origin, on_epoch)

@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -28,6 +28,7 @@ class TrainingError(RuntimeError):
     """Training that cannot go on: says where it stopped, why, and what to do."""
 
 
+@runtime_checkable
 class Task(Protocol):
     """What the loop asks of a task."""
 
@@ -153,7 +154,7 @@ def _epoch(
                 raise TrainingError(f"{title}: expected a loss to train with, got none. Set one lambda_… above 0.")
             total = torch.stack(list(losses.values())).sum()
         if not bool(torch.isfinite(total)):
-            terms = {name: float(loss) for name, loss in losses.items()}
+            terms = {name: float(loss.detach()) for name, loss in losses.items()}
             raise TrainingError(
                 f"{title}: expected finite losses, got {terms} in epoch {epoch}, step {step}. The last good checkpoint is "
                 "kept. Lower the learning rate, or use precision fp32."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from jaxtyping import Float
 
 from dsrkit.data.augment import Augmentation
 from dsrkit.data.faces import FaceSet, open_split, read_pairs
+from dsrkit.data.migration import degradation_of
 from dsrkit.models.edgeface import EdgeFace, edgeface_file, load_edgeface
 from dsrkit.params import Teacher
 from dsrkit.recognition import embed
-from dsrkit.runs import Run, pick_device, resolve, seed_everything
+from dsrkit.runs import Run, pick_device, provenance, resolve, seed_everything
 from dsrkit.training.loop import Schedule
 from dsrkit.training.validation import Validation
 
@@ -26,10 +28,16 @@ class Setting:
     params: Teacher
     run: Run
     device: torch.device
+    inputs: dict[str, Path]
+    degradation: str
     train: FaceSet
     validation: Validation
     original: EdgeFace
     hr_embeddings: Float[np.ndarray, "n 512"]
+
+    def origin(self, **files: Path) -> dict[str, Any]:
+        """Provenance of what this stage makes: its parameters, the manifest, the recogniser, and the ``files`` read besides."""
+        return provenance(self.params.model_dump(), self.device, **self.inputs, **files)
 
     def schedule(self, **changes: Any) -> Schedule:
         """The loop's settings of this stage, with those given."""
@@ -81,12 +89,12 @@ class Sampler:
         return torch.Generator().manual_seed(self.seed * 100_003 + epoch)
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
-        """Row numbers, sorted within each batch (memory-mapped reading likes it). Faces come round again when needed."""
+        """Row numbers, in random order within each batch too: a share of a batch is a share of all faces."""
         order = np.random.default_rng((self.seed, epoch))
         needed = len(self) * self.batch_size
         rounds = -(-needed // self.count)
         rows = np.concatenate([order.permutation(self.count) for _ in range(rounds)])[:needed]
-        return [np.sort(batch) for batch in rows.reshape(len(self), self.batch_size)]
+        return list(rows.reshape(len(self), self.batch_size))
 
 
 def open_setting(params: Teacher) -> Setting:
@@ -100,6 +108,7 @@ def open_setting(params: Teacher) -> Setting:
     train = open_split(dataset, "train", params.vlr_size)
     faces = open_split(dataset, "val", params.vlr_size)
     pairs, same, _ = read_pairs(dataset, "val", faces)
-    original = load_edgeface(edgeface_file(params.edgeface), device).requires_grad_(False)
+    inputs = {"manifest": dataset / "manifest.csv", "original_edgeface": edgeface_file(params.edgeface)}
+    original = load_edgeface(inputs["original_edgeface"], device).requires_grad_(False)
     validation = Validation(faces, pairs, same, embed(faces.hr, original))
-    return Setting(params, run, device, train, validation, original, embed(train.hr, original))
+    return Setting(params, run, device, inputs, degradation_of(dataset), train, validation, original, embed(train.hr, original))

@@ -61,7 +61,7 @@ def render_people(people: range, images: int, folder: Path, neutral: bool = Fals
             shape = (len(subjects), 112, 112, 3)
             faces = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
             for part in tqdm(list(batches_of(len(subjects), 256)), desc=f"rendering {path.stem}", mininterval=30):
-                faces[part] = render_faces(subjects[part], numbers[part], seed=TEACHER_SEED, neutral=neutral)
+                faces[part] = render_faces(subjects[part].tolist(), numbers[part].tolist(), seed=TEACHER_SEED, neutral=neutral)
             faces.flush()
     return np.load(path, mmap_mode="r")
 
@@ -99,8 +99,8 @@ class TeacherTask:
     readout: nn.Linear
     faces: UInt8[np.ndarray, "n 112 112 3"]
     labels: Int[np.ndarray, " n"]
-    validation: UInt8[np.ndarray, "n 112 112 3"]
-    validation_labels: Int[np.ndarray, " n"]
+    validation: UInt8[np.ndarray, "v 112 112 3"]
+    validation_labels: Int[np.ndarray, " v"]
     sampler: Sampler
     learning_rate: float
     arcface_weight: float

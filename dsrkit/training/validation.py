@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from dsrkit import metrics
 from dsrkit.data.faces import FaceSet
 from dsrkit.models.edgeface import EdgeFace
-from dsrkit.recognition import embed, quality
+from dsrkit.recognition import QUALITY_FACES, embed, quality
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Validation:
 
     def images(self, restored: UInt8[np.ndarray, "n 112 112 3"]) -> dict[str, float]:
         """PSNR (dB) and SSIM of restored faces against HR."""
-        return quality(restored, self.faces.hr)
+        return quality(restored[:QUALITY_FACES], self.faces.hr[:QUALITY_FACES])
 
     def verification(self, edgeface: EdgeFace, restored: UInt8[np.ndarray, "n 112 112 3"]) -> dict[str, float]:
         """Both-LR verification on the fixed pairs, and the cosine to the HR embedding (``identity_similarity``)."""
