@@ -23,7 +23,7 @@ lab: .venv/ready           ## JupyterLab in notebooks/
 
 run: .venv/ready           ## one stage of one run: make run RUN=vlr32 STAGE=02_dsr_training
 	mkdir -p outputs/$(RUN)
-	papermill notebooks/$(STAGE).ipynb outputs/$(RUN)/$(STAGE).ipynb -f params/$(RUN)/$(STAGE).yaml --log-output
+	papermill notebooks/$(STAGE).ipynb outputs/$(RUN)/$(STAGE).ipynb -f params/$(RUN)/$(STAGE).yaml --log-output --progress-bar
 	@if [ $(STAGE) = 05_evaluation ]; then python -m dsrkit.evaluation outputs/$(RUN); fi
 
 clean:                     ## remove what one run made: make clean RUN=demo

@@ -374,7 +374,8 @@ def test_two_cycles(after, stage_params, mode, steps):
     for number in (1, 2):
         dsr, edgeface = after.cycle(number)
         assert load_dsr(dsr).config.base_channels == 8 and load_edgeface(edgeface).variant == "edgeface_xxs"
-        assert json.loads(dsr.with_suffix(".pt.json").read_text())["provenance"]["inputs"].keys() == {"manifest", "original_edgeface", "dsr", "edgeface"}
+        inputs = json.loads(dsr.with_suffix(".pt.json").read_text())["provenance"]["inputs"]
+        assert inputs.keys() == {"manifest", "original_edgeface", "dsr", "edgeface"}
         assert "metrics" in json.loads(edgeface.with_suffix(".pt.json").read_text())
     if mode == "alternate":  # cycle 1 leaves EdgeFace alone
         assert same_weights(state(after.cycle(1)[1]), state(after.edgeface))

@@ -179,11 +179,12 @@ def headline_table(rows: Sequence[Row]) -> pd.DataFrame:
         ]
     )
     same_everywhere = [column for column in ("size", "protocol") if table[column].nunique() <= 1]
-    return table.drop(columns=same_everywhere).set_index("system")
+    # the name of the rows stands in the header's corner: one header line instead of two
+    return table.drop(columns=same_everywhere).set_index("system").rename_axis(index=None, columns="system")
 
 
 def headline_markdown(rows: Sequence[Row]) -> str:
     """``headline_table`` as a Markdown table, for a README."""
-    table = headline_table(rows).reset_index()
+    table = headline_table(rows).reset_index(names="system")
     lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -174,7 +174,7 @@ def main() -> None:
     seed_everything(0)
     device, folder = pick_device(options.device), ROOT / "outputs" / "teacher"
     known, unseen = range(options.people), range(100_000, 100_000 + options.validation_people)
-    traits = traits_of(known)
+    origin, traits = provenance({**vars(options), "path": options.path.name}, device), traits_of(known)
     task = TeacherTask(
         edgeface=fresh_edgeface().to(device).to(memory_format=torch.channels_last),
         head=ArcFace(len(known), options.scale, options.margin).to(device),
@@ -202,7 +202,7 @@ def main() -> None:
     task.sampler, task.arcface_weight = Sampler(len(task.faces), options.batch_size, 0, 1), 1.0
     done = fit(task, Schedule(options.epochs, **common), title="teacher")
     about = json.loads(options.path.with_suffix(".json").read_text())
-    about["provenance"] = provenance({**vars(options), "path": options.path.name}, device)
+    about["provenance"] = origin
     with atomic_path(options.path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(about, indent=1))
     print(f"{done.ended} after {done.seconds:.0f} s: {about['metrics']}")
