@@ -15,7 +15,7 @@ from dsrkit.data.degrade import upscale
 from dsrkit.models import DSR, CheckpointError, DSRConfig, EdgeFace, load_dsr, load_edgeface
 from dsrkit.models.checkpoint import copy_checkpoint, load_checkpoint, read_weights, save_checkpoint
 from dsrkit.models.dsr import DSREnsemble, dsr_content
-from dsrkit.models.edgeface import VARIANTS, LoRaLin, edgeface_file
+from dsrkit.models.edgeface import DEMO_WEIGHTS, VARIANTS, LoRaLin, edgeface_file, licence
 
 TINY = DSRConfig(base_channels=8, residual_blocks=1)
 
@@ -414,3 +414,8 @@ def test_a_copied_checkpoint_brings_its_own_readable_side(tmp_path):
     assert not (tmp_path / "b.pt.json").exists()
     copy_checkpoint(tmp_path / "a.pt", tmp_path / "a.pt")
     assert load_checkpoint(tmp_path / "a.pt", "dsr")["epoch"] == 1
+
+
+def test_licence_is_told_by_the_file(edgeface_path):
+    assert "BSD-3" in licence(DEMO_WEIGHTS)
+    assert "not a file whose SHA-256" in licence(edgeface_path) and "CC-BY-NC-SA-4.0" in licence(edgeface_path)

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsrkit.models.checkpoint import CheckpointError, load_strict, read_weights
-from dsrkit.runs import resolve
+from dsrkit.runs import file_hash, resolve
 
 INPUT_SIZE = 112
 EMBEDDING_SIZE = 512
@@ -42,6 +42,11 @@ VARIANTS = {
     "edgeface_xxs": Variant("edgenext_xx_small", None),
     "edgeface_xs_q": Variant("edgenext_x_small", None),
     "edgeface_xxs_q": Variant("edgenext_xx_small", None),
+}
+# SHA-256 of official files; who else's file it is cannot be told from its weights.
+OFFICIAL = {
+    "46be7cc7e8d6e23501c0627fe5fbef101922ee9b85ccbef476987ab1a320b053": "edgeface_xxs_q",
+    "a31314377876ab9fa2a75e5638bc528efe79fd17d5c9c0a228fb7f846d7581a6": "edgeface_xs_q",
 }
 # The first convolution's width tells the backbone, the presence of `linear1` whether it is low-rank.
 _VARIANT_OF = {
@@ -153,6 +158,18 @@ def edgeface_file(name: str) -> Path:
             "EdgeFace weights (edgeface): expected a file or demo (for made-up faces), got nothing. Name one."
         )
     return DEMO_WEIGHTS if name == "demo" else resolve(name, DEMO_WEIGHTS, "EdgeFace weights (edgeface)")
+
+
+def licence(path: Path) -> str:
+    """One line on whose weights a file holds and what they may be used for, told by its SHA-256."""
+    if path == DEMO_WEIGHTS:
+        return "EdgeFace of made-up faces, ships with the kit: BSD-3-Clause"
+    if name := OFFICIAL.get(file_hash(path)):
+        return f"{name}, official file (SHA-256 matches): CC-BY-NC-SA-4.0, Idiap Research Institute; non-commercial use only"
+    return (
+        f"{path.name}: not a file whose SHA-256 the kit knows. Official EdgeFace weights, and what is fine-tuned from them, are "
+        "CC-BY-NC-SA-4.0 (non-commercial)"
+    )
 
 
 def load_edgeface(path: Path | str = "demo", device: str | torch.device = "cpu", variant: str | None = None) -> EdgeFace:
