@@ -16,7 +16,7 @@ import pandas as pd
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
-from dsrkit.data.degrade import HR_SIZE, parse_size
+from dsrkit.data.degrade import parse_size
 from dsrkit.data.migration import dataset_hash, hr_folder, read_manifest, vlr_folder
 from dsrkit.runs import atomic_path
 
@@ -117,6 +117,3 @@ def read_pairs(
 def batches_of(count: int, size: int) -> Iterator[slice]:
     """Consecutive slices of at most ``size`` over ``count`` items."""
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
-
-
-__all__ = ["HR_SIZE", "FaceSet", "batches_of", "open_split", "read_pairs"]

@@ -68,9 +68,10 @@ def open_systems(run: Run, params: Evaluation, device: torch.device) -> list[Sys
     for _, dsr, edgeface in pairs[1:]:
         check_lineage(dsr, edgeface)
     edgefaces = {path: load_edgeface(path, device) for path in {original, *(path for *_, path in pairs)} if path.exists()}
+    dsrs = {dsr: load_dsr(dsr, device) for dsr in {dsr for _, dsr, _ in pairs}}
     systems = [System(row, edgefaces[original], None, {"edgeface": original}) for row in ("hr", "direct_feed")]
     return systems + [
-        System(row, edgefaces[edgeface], load_dsr(dsr, device), {"dsr": dsr, "edgeface": edgeface})
+        System(row, edgefaces[edgeface], dsrs[dsr], {"dsr": dsr, "edgeface": edgeface})
         for row, dsr, edgeface in pairs
         if edgeface in edgefaces
     ]
