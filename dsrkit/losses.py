@@ -5,8 +5,10 @@ Images are RGB [N, 3, H, W] in [0, 1]; every loss is a scalar, a mean over the b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 from torchvision.models.vgg import make_layers
 
 from dsrkit.models.checkpoint import CheckpointError, load_strict, read_weights
+
+HeadKind = Literal["arcface", "cosface", "adaface"]
 
 
 def identity_loss(sr: Float[Tensor, "n d"], hr: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
@@ -114,29 +118,105 @@ def _normalised_vgg(content: dict[str, Tensor], path: Path) -> tuple[nn.Sequenti
     return layers, {3, 10, 17}
 
 
-class ArcFace(nn.Module):
-    """Additive angular margin softmax (Deng et al. 2019, arXiv 1801.07698): the class weights and the loss.
+def automatic_scale(classes: int) -> float:
+    """The scale s for a number of classes: √2·ln(classes − 1), at least ln 99 (AdaCos, Zhang et al. 2019, arXiv 1905.00292).
+
+    The softmax over s·cosine has to span from sure to unsure. The usual s = 64 was tuned on tens of thousands of subjects;
+    with few it saturates: nearly every face is already "sure", the gradient vanishes but for a handful of faces, and
+    those are overfitted. The formula tends to 0 at two classes, where nothing could be learnt; ln 99 ≈ 4.6 lets a face
+    on its own of two orthogonal centres reach a probability of .99. Margins push logits down and so want an s no smaller.
+
+    Raises ValueError for fewer than one class.
+    """
+    if classes < 1:
+        raise ValueError(f"classes: expected one or more, got {classes}. Give a data set with subjects.")
+    return max(math.log(99), math.sqrt(2) * math.log(max(classes - 1, 1)))
+
+
+class MarginHead(nn.Module):
+    """Softmax over cosines with a margin on the true class: the class weights and the loss.
+
+    - ``arcface``: cos(θ + m), an angular margin (Deng et al. 2019, arXiv 1801.07698);
+    - ``cosface``: cos θ − m, an additive margin (Wang et al. 2018, arXiv 1801.09414);
+    - ``adaface``: cos(θ − m·ẑ) − m·ẑ − m (Kim et al. 2022, arXiv 2204.00964), where ẑ in [−1, 1] says how long the
+      embedding is among those seen: a long one (a clear face) is pushed when it is hard, a short one (a face that may be
+      beyond recognition) when it is easy. The paper's h = .333 is fixed, its margin is .4.
+
+    Differs from AdaFace's paper in one thing: the running mean and spread of lengths begin with the first batch, not at
+    20 and 100, from which a short fine-tune would never come down. They are buffers, learnt in training mode only.
 
     Args:
         classes: number of subjects.
-        scale, margin: s and m (radians) of the paper.
+        scale: s of the papers; 0 takes ``automatic_scale(classes)``.
+        margin: m of the papers, radians for ArcFace, 0 or more.
         label_smoothing: share of probability given to the other classes.
+        kind: ``arcface``, ``cosface`` or ``adaface``.
+        size: length of an embedding.
+
+    Raises ValueError for another kind, or a scale or margin below 0.
     """
 
-    def __init__(self, classes: int, scale: float, margin: float, label_smoothing: float = 0.0, size: int = 512) -> None:
+    # pytorch-metric-learning has ArcFace and CosFace (tests compare with it), but neither label smoothing nor AdaFace.
+    _SPREAD = 0.333  # h: one standard deviation of lengths becomes a third of the margin
+    _NEWEST = 0.01  # share of the newest batch in the running mean and spread
+
+    length_mean: Tensor
+    length_std: Tensor
+    batches: Tensor
+
+    def __init__(
+        self, classes: int, scale: float, margin: float, label_smoothing: float = 0.0, kind: HeadKind = "arcface", size: int = 512
+    ) -> None:
         super().__init__()
+        if kind not in get_args(HeadKind):
+            raise ValueError(f"Margin head: expected kind {', '.join(get_args(HeadKind))}, got {kind!r}. Name one of these.")
+        if scale < 0 or margin < 0:
+            raise ValueError(f"Margin head: expected scale and margin of 0 or more, got {scale} and {margin}. Raise them.")
         self.weight = nn.Parameter(F.normalize(torch.randn(classes, size), dim=1))
-        self.scale, self.margin, self.label_smoothing = scale, margin, label_smoothing
+        self.kind, self.margin, self.label_smoothing = kind, margin, label_smoothing
+        self.scale = scale or automatic_scale(classes)
+        if kind == "adaface":
+            self.register_buffer("length_mean", torch.tensor(20.0))
+            self.register_buffer("length_std", torch.tensor(100.0))
+            self.register_buffer("batches", torch.tensor(0))
 
     def cosines(self, embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n classes"]:
+        """Cosine of every embedding, of any length, with every class centre."""
         return F.normalize(embeddings, dim=1) @ F.normalize(self.weight, dim=1).T
 
     def forward(self, embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+        """Mean cross-entropy of embeddings as the network gives them (not normalised: AdaFace reads their length)."""
         with torch.autocast(embeddings.device.type, enabled=False):  # half precision has no room for a margin at s = 64
             return self._loss(embeddings.to(self.weight.dtype), labels)
 
     def _loss(self, embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
         cosines = self.cosines(embeddings).clamp(-1 + 1e-6, 1 - 1e-6)  # arccos has no gradient at ±1
-        angles = cosines.gather(1, labels[:, None]).acos() + self.margin
-        logits = cosines.scatter(1, labels[:, None], angles.clamp(max=torch.pi).cos())
+        true = cosines.gather(1, labels[:, None])
+        match self.kind:
+            case "arcface":
+                true = self._arcface(true)
+            case "cosface":
+                true = true - self.margin
+            case "adaface":
+                true = self._adaface(true, self._quality(embeddings)[:, None])
+        logits = cosines.scatter(1, labels[:, None], true)
         return F.cross_entropy(self.scale * logits, labels, label_smoothing=self.label_smoothing)
+
+    def _arcface(self, cosines: Float[Tensor, "n 1"]) -> Float[Tensor, "n 1"]:
+        # Beyond π the cosine would rise again; the authors' code goes on with a line, which keeps falling.
+        angles = cosines.acos()
+        beyond = cosines - self.margin * math.sin(self.margin)
+        return torch.where(angles + self.margin <= torch.pi, (angles + self.margin).cos(), beyond)
+
+    def _adaface(self, cosines: Float[Tensor, "n 1"], quality: Float[Tensor, "n 1"]) -> Float[Tensor, "n 1"]:
+        angles = (cosines.acos() - self.margin * quality).clamp(1e-3, torch.pi - 1e-3)
+        return angles.cos() - self.margin * (1 + quality)
+
+    def _quality(self, embeddings: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        lengths = embeddings.detach().norm(dim=1)
+        if self.training and len(lengths) > 1:  # one length has no spread
+            self.batches += 1
+            share = (1 / self.batches).clamp(min=self._NEWEST)  # a plain mean until there are enough batches to forget some
+            self.length_mean += share * (lengths.mean() - self.length_mean)
+            self.length_std += share * (lengths.std() - self.length_std)
+        return (self._SPREAD * (lengths - self.length_mean) / (self.length_std + 1e-3)).clamp(-1, 1)

@@ -5,9 +5,17 @@ import math
 import pytest
 import torch
 import torchvision
+from pytorch_metric_learning.losses import ArcFaceLoss, CosFaceLoss
 from torch import nn
 
-from dsrkit.losses import ArcFace, PerceptualLoss, feature_match_loss, identity_loss, total_variation_loss
+from dsrkit.losses import (
+    MarginHead,
+    PerceptualLoss,
+    automatic_scale,
+    feature_match_loss,
+    identity_loss,
+    total_variation_loss,
+)
 from dsrkit.models.checkpoint import CheckpointError
 
 
@@ -66,15 +74,22 @@ def test_total_variation_loss():
     finite_gradient(total_variation_loss(images), images)
 
 
-def slow_arcface(weight, embeddings, labels, scale, margin, smoothing):
+# --- margin heads
+
+
+def slow_cosine(one, other):
+    dot = sum(a * b for a, b in zip(one, other, strict=True))
+    return dot / math.sqrt(sum(a * a for a in one)) / math.sqrt(sum(b * b for b in other))
+
+
+def slow_margin_loss(weight, embeddings, labels, scale, smoothing, with_margin):
+    """Cross-entropy, one face and one class at a time; ``with_margin(row, cosine)`` is the true class's logit before s."""
     total, classes = 0.0, len(weight)
-    for embedding, label in zip(embeddings.tolist(), labels.tolist(), strict=True):
+    for row, (embedding, label) in enumerate(zip(embeddings.tolist(), labels.tolist(), strict=True)):
         logits = []
         for number, centre in enumerate(weight.tolist()):
-            dot = sum(a * b for a, b in zip(embedding, centre, strict=True))
-            cosine = dot / math.sqrt(sum(a * a for a in embedding)) / math.sqrt(sum(b * b for b in centre))
-            angle = math.acos(cosine) + (margin if number == label else 0)
-            logits.append(scale * math.cos(min(angle, math.pi)))
+            cosine = slow_cosine(embedding, centre)
+            logits.append(scale * (with_margin(row, cosine) if number == label else cosine))
         top = max(logits)
         norm = top + math.log(sum(math.exp(logit - top) for logit in logits))
         for number, logit in enumerate(logits):
@@ -83,23 +98,132 @@ def slow_arcface(weight, embeddings, labels, scale, margin, smoothing):
     return total / len(labels)
 
 
+def slow_arcface(margin):
+    def with_margin(row, cosine):
+        angle = math.acos(cosine) + margin
+        return math.cos(angle) if angle <= math.pi else cosine - margin * math.sin(margin)
+
+    return with_margin
+
+
+def slow_qualities(batches, newest=0.01):
+    """The adaptive part of AdaFace for the last of several batches, with the running mean and spread of all."""
+    mean, std = 20.0, 100.0
+    for count, batch in enumerate(batches, 1):
+        lengths = [math.sqrt(sum(value * value for value in embedding)) for embedding in batch.tolist()]
+        middle = sum(lengths) / len(lengths)
+        spread = math.sqrt(sum((length - middle) ** 2 for length in lengths) / (len(lengths) - 1))
+        share = max(newest, 1 / count)
+        mean, std = (1 - share) * mean + share * middle, (1 - share) * std + share * spread
+    return [max(-1, min(1, 0.333 * (length - mean) / (std + 1e-3))) for length in lengths]
+
+
+def slow_adaface(margin, qualities):
+    def with_margin(row, cosine):
+        angle = math.acos(cosine) - margin * qualities[row]
+        return math.cos(max(1e-3, min(math.pi - 1e-3, angle))) - (margin + margin * qualities[row])
+
+    return with_margin
+
+
+def faces_and_labels():
+    return 3 * drawn(5, 6).requires_grad_(), torch.tensor([0, 3, 1, 1, 2])
+
+
+def head_of(kind, scale=64, margin=0.5, smoothing=0.0, classes=4, size=6):
+    torch.manual_seed(0)
+    return MarginHead(classes, scale, margin, smoothing, kind, size).double()
+
+
 @pytest.mark.parametrize(
     ("scale", "margin", "smoothing"), [(64, 0.5, 0.1), (64, 0.5, 0.0), (8, 0.1, 0.0), (30, 0.0, 0.2), (4, 2.5, 0.1)]
 )
-def test_arcface(scale, margin, smoothing):
-    torch.manual_seed(0)
-    head = ArcFace(4, scale, margin, smoothing, size=6).double()
-    embeddings, labels = 3 * drawn(5, 6).requires_grad_(), torch.tensor([0, 3, 1, 1, 2])
+@pytest.mark.parametrize("kind", ["arcface", "cosface"])
+def test_arcface_and_cosface(kind, scale, margin, smoothing):
+    head, (embeddings, labels) = head_of(kind, scale, margin, smoothing), faces_and_labels()
+    with_margin = slow_arcface(margin) if kind == "arcface" else lambda row, cosine: cosine - margin
     loss = head(embeddings, labels)
-    assert loss.item() == pytest.approx(slow_arcface(head.weight, embeddings, labels, scale, margin, smoothing), rel=1e-6)
+    slow = slow_margin_loss(head.weight, embeddings, labels, scale, smoothing, with_margin)
+    assert loss.item() == pytest.approx(slow, rel=1e-6)
     finite_gradient(loss, embeddings, head.weight)
-    longer = head(7 * embeddings, labels)
-    assert longer.item() == pytest.approx(loss.item())  # only directions count
+    assert head(7 * embeddings, labels).item() == pytest.approx(loss.item())  # only directions count
 
 
-def test_arcface_at_its_ends():
+@pytest.mark.parametrize(("scale", "margin"), [(64, 0.5), (8, 0.1), (10, 0.0), (4, 2.5)])
+@pytest.mark.parametrize("kind", ["arcface", "cosface"])
+def test_arcface_and_cosface_are_those_of_pytorch_metric_learning(kind, scale, margin):
+    head, (embeddings, labels) = head_of(kind, scale, margin), faces_and_labels()
+    reference = (
+        ArcFaceLoss(4, 6, margin=math.degrees(margin), scale=scale)
+        if kind == "arcface"
+        else CosFaceLoss(4, 6, margin=margin, scale=scale)
+    )
+    reference.W = nn.Parameter(head.weight.detach().T.clone())
+    ours, theirs = head(embeddings, labels), reference(embeddings, labels)
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    gradients = torch.autograd.grad(ours, [embeddings, head.weight])
+    wanted = torch.autograd.grad(theirs, [embeddings, reference.W])
+    torch.testing.assert_close(gradients[0], wanted[0], rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(gradients[1], wanted[1].T, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(("scale", "margin", "smoothing"), [(64, 0.4, 0.1), (16, 0.4, 0.0), (8, 0.0, 0.0), (8, 1.5, 0.2)])
+def test_adaface(scale, margin, smoothing):
+    head, (embeddings, labels) = head_of("adaface", scale, margin, smoothing), faces_and_labels()
+    earlier = [20 * drawn(7, 6, seed=seed) for seed in (1, 2)]
+    for batch in earlier:
+        head(batch, torch.zeros(7, dtype=torch.long))
+    loss = head(embeddings, labels)
+    with_margin = slow_adaface(margin, slow_qualities([*earlier, embeddings]))
+    slow = slow_margin_loss(head.weight, embeddings, labels, scale, smoothing, with_margin)
+    assert loss.item() == pytest.approx(slow, rel=1e-6)
+    finite_gradient(loss, embeddings, head.weight)
+
+
+def test_adaface_forgets_early_batches():
+    head, labels = head_of("adaface"), torch.zeros(6, dtype=torch.long)
+    batches = [(1 + number % 3) * drawn(6, 6, seed=number) for number in range(130)]
+    for batch in batches:
+        head(batch, labels)
+    torch.testing.assert_close(head._quality(batches[-1])[:5], torch.tensor(slow_qualities([*batches, batches[-1]])[:5]).double())
+
+
+def test_adaface_pushes_long_embeddings_when_hard_and_short_ones_when_easy():
+    """Figure 3 of the paper: gradients of long embeddings grow with the angle, those of short ones fall."""
+    head = head_of("adaface", scale=1, margin=0.4).eval()
+    head.length_mean.fill_(10)
+    head.length_std.fill_(1)
+    steepness = {}
+    for length in (13.0, 7.0):
+        for angle in (0.6, 1.4):
+            cosine = torch.tensor([[math.cos(angle)]], dtype=torch.float64, requires_grad=True)
+            quality = head._quality(torch.tensor([[length, 0, 0, 0, 0, 0]], dtype=torch.float64))
+            head._adaface(cosine, quality[:, None]).sum().backward()
+            steepness[length, angle] = cosine.grad.item()
+    assert steepness[13.0, 1.4] > steepness[13.0, 0.6]
+    assert steepness[7.0, 1.4] < steepness[7.0, 0.6]
+
+
+def test_adaface_learns_lengths_in_training_only_and_keeps_them():
+    head, (embeddings, labels) = head_of("adaface"), faces_and_labels()
+    head(embeddings, labels)
+    head(embeddings[:1], labels[:1])  # a last batch of one face has no spread
+    before = {key: value.clone() for key, value in head.state_dict().items()}
+    lengths = embeddings.detach().norm(dim=1)
+    torch.testing.assert_close(before["length_mean"], lengths.mean())
+    torch.testing.assert_close(before["length_std"], lengths.std())
+    loss = head.eval()(9 * embeddings, labels)
+    torch.testing.assert_close(head.state_dict(), before)
+    resumed = head_of("adaface").eval()
+    resumed.load_state_dict(before)
+    assert resumed(9 * embeddings, labels).item() == loss.item()
+    assert list(head_of("arcface").state_dict()) == list(head_of("cosface").state_dict()) == ["weight"]
+
+
+@pytest.mark.parametrize("kind", ["arcface", "cosface", "adaface"])
+def test_margin_heads_at_their_ends(kind):
     """On a class centre, and right opposite, where arccos has no gradient."""
-    head = ArcFace(2, 64, 0.5, size=4).double()
+    head = head_of(kind, classes=2, size=4)
     nn.init.eye_(head.weight)
     on = torch.tensor([[1.0, 0, 0, 0], [-1, 0, 0, 0]], dtype=torch.float64, requires_grad=True)
     loss = head(on, torch.tensor([0, 0]))
@@ -108,12 +232,58 @@ def test_arcface_at_its_ends():
     torch.testing.assert_close(head.cosines(on.detach())[0], torch.tensor([1.0, 0.0], dtype=torch.float64))
 
 
-def test_arcface_without_margin_is_a_cosine_softmax():
-    head = ArcFace(3, 10, 0.0, size=8)
+def test_arcface_still_pulls_a_face_far_from_its_class():
+    """Where θ + m is beyond π, cos(θ + m) itself would push it further away, and a clamp would leave it there."""
+    cosines = torch.linspace(-0.999, 0.999, 200, dtype=torch.float64)[:, None].requires_grad_()
+    logits = head_of("arcface")._arcface(cosines)
+    logits.sum().backward()
+    assert cosines.grad.min() > 0 and bool((logits.diff(dim=0) > 0).all())
+
+
+@pytest.mark.parametrize("kind", ["arcface", "cosface", "adaface"])
+def test_margin_heads_count_in_fp32_under_autocast(kind):
+    torch.manual_seed(0)
+    head, embeddings, labels = MarginHead(4, 64, 0.5, kind=kind, size=6).eval(), drawn(5, 6).bfloat16(), torch.arange(5) % 4
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = head(embeddings, labels)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, head(embeddings.float(), labels))
+
+
+@pytest.mark.parametrize("kind", ["arcface", "cosface", "adaface"])
+def test_every_class_gets_a_gradient(kind):
+    head, (embeddings, labels) = head_of(kind, scale=8), faces_and_labels()
+    for gradient in torch.autograd.grad(head(embeddings, labels), [embeddings, head.weight]):
+        assert bool((gradient.abs().amax(dim=1) > 0).all())
+
+
+@pytest.mark.parametrize("kind", ["arcface", "cosface", "adaface"])
+def test_without_margin_every_head_is_a_cosine_softmax(kind):
+    head = MarginHead(3, 10, 0.0, kind=kind, size=8)
     embeddings, labels = drawn(4, 8).float(), torch.tensor([0, 1, 2, 0])
     expected = nn.functional.cross_entropy(10 * head.cosines(embeddings), labels)
     torch.testing.assert_close(head(embeddings, labels), expected, atol=1e-4, rtol=1e-4)
-    assert ArcFace(3, 10, 0.5, size=8).weight.norm(dim=1).tolist() == pytest.approx([1, 1, 1])
+    assert head.weight.norm(dim=1).tolist() == pytest.approx([1, 1, 1])
+
+
+def test_automatic_scale():
+    assert automatic_scale(85_742) == pytest.approx(16.07, abs=0.01)  # MS1MV2
+    assert automatic_scale(251) == pytest.approx(math.sqrt(2) * math.log(250))
+    assert [automatic_scale(classes) for classes in (1, 2, 3, 10)] == [math.log(99)] * 4
+    assert math.exp(automatic_scale(2)) / (math.exp(automatic_scale(2)) + 1) == pytest.approx(0.99)
+    assert MarginHead(251, 0, 0.5, size=4).scale == automatic_scale(251)
+    assert MarginHead(251, 64, 0.5, size=4).scale == 64
+
+
+def test_margin_heads_refuse_what_they_cannot_be():
+    with pytest.raises(ValueError, match=r"expected kind arcface, cosface, adaface, got 'sphereface'"):
+        MarginHead(4, 64, 0.5, kind="sphereface")
+    with pytest.raises(ValueError, match=r"expected scale and margin of 0 or more, got -1 and 0\.5"):
+        MarginHead(4, -1, 0.5)
+    with pytest.raises(ValueError, match=r"expected scale and margin of 0 or more, got 64 and -0\.5"):
+        MarginHead(4, 64, -0.5)
+    with pytest.raises(ValueError, match="classes: expected one or more, got 0"):
+        automatic_scale(0)
 
 
 # --- perceptual loss
