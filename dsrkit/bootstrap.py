@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from dsrkit.evaluation.protocols import FARS
+from dsrkit.metrics import FARS
 
 _WEIGHTS_AT_ONCE = 500_000  # some ten float64 arrays of draws × pairs live at once: 40 MB
 

@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+FARS = (0.1, 0.01, 0.001)
 _PAIRS_AT_ONCE = 8192  # two float64 blocks of 8,192 × 512 take 64 MB, however long the list of pairs
 
 Scores = Float[np.ndarray, " p"]

@@ -60,6 +60,20 @@ class Run:
     def edgeface(self) -> Path:
         return self.folder / "edgeface.pt"
 
+    @property
+    def edgeface_direct(self) -> Path:
+        """The control: an EdgeFace fine-tuned in the same way on bicubic faces, without a DSR."""
+        return self.folder / "edgeface_direct.pt"
+
+    def dsr_member(self, number: int) -> Path:
+        """DSR ``number`` of an ensemble over seeds: 1 is ``dsr.pt``, 2 is ``dsr_member2.pt``, …
+
+        Raises ValueError for a number below 1.
+        """
+        if number < 1:
+            raise ValueError(f"number: expected a member of the ensemble, 1 or more, got {number}. Member 1 is dsr.pt.")
+        return self.dsr if number == 1 else self.folder / f"dsr_member{number}.pt"
+
     def cycle(self, number: int) -> tuple[Path, Path]:
         """DSR and EdgeFace of cycle ``number`` (1, 2, …)."""
         return self.folder / f"dsr_cycle{number}.pt", self.folder / f"edgeface_cycle{number}.pt"
@@ -110,8 +124,13 @@ def pick_device(name: str = "auto") -> torch.device:
         except RuntimeError as error:
             raise ValueError(f"device: expected auto, cpu, cuda, cuda:N or mps, got {name!r}.") from error
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))  # each process of a launcher has its own
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def is_main() -> bool:
+    """True in the one process, or the first of several that train together: the one that writes files."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def is_interactive() -> bool:

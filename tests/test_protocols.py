@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from test_metrics import slow_eer, slow_roc
 
+from dsrkit import bootstrap as bootstrap_module
 from dsrkit import metrics
-from dsrkit.evaluation import bootstrap as bootstrap_module
 from dsrkit.evaluation import (
     bootstrap_difference,
     bootstrap_interval,

@@ -16,6 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from dsrkit.evaluation import (
     bootstrap_difference,
     bootstrap_interval,
+    control_sentence,
     evaluation_row,
     export_html,
     gallery_split,
@@ -27,7 +28,8 @@ from dsrkit.evaluation import (
     verification,
     write_metrics,
 )
-from dsrkit.evaluation.report import FILE_KEYS, ROW_KEYS
+from dsrkit.evaluation.headline import NO_CONTROL, row_label
+from dsrkit.evaluation.report import FILE_KEYS, LATER_KEYS, ROW_KEYS
 
 CHROMIUM = Path("/usr/bin/chromium")
 DESIGNED = {
@@ -65,7 +67,9 @@ def test_a_row_is_flat_and_says_null(rows):
     row = rows[1]
     assert not DESIGNED - set(row)
     assert not set(ROW_KEYS) - set(row)
-    assert {key for key, value in row.items() if isinstance(value, dict)} == {"interval", "difference_to_direct_feed"}
+    assert {key for key, value in row.items() if isinstance(value, dict)} == {
+        "interval", "difference_to_direct_feed", "difference_to_control"
+    }  # fmt: skip
     assert row["ssim"] is None
     assert row["psnr"] == 21.5
     assert row["false_positive_identification_rate"] is None  # nobody is a stranger here
@@ -73,8 +77,9 @@ def test_a_row_is_flat_and_says_null(rows):
     assert row["interval"]["rank1"][0] <= row["rank1"] <= row["interval"]["rank1"][1]
     assert set(row["difference_to_direct_feed"]["auc"]) == {"value", "low", "high"}
     empty = evaluation_row("hr", "16x16", "both-lr")
-    assert set(empty) == set(ROW_KEYS)
-    assert empty["auc"] is None
+    assert set(empty) == {*ROW_KEYS, *LATER_KEYS}
+    assert empty["auc"] is None and empty["hr_verification_accuracy"] is None
+    assert (empty["recognizer"], empty["difference_to_control"]) == ("run", {})
 
 
 def test_metrics_come_back_as_written(rows, tmp_path):
@@ -87,6 +92,29 @@ def test_metrics_come_back_as_written(rows, tmp_path):
     assert about["provenance"] == {"parameters": {"threshold": 0.5, "size": [16, 16]}, "worst": None}
     json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
     assert [file.name for file in path.parent.iterdir()] == ["metrics.json"]
+
+
+def test_a_judge_s_rows_stand_apart(rows, tmp_path):
+    path = tmp_path / "metrics.json"
+    judged = [row | {"recognizer": "judge"} for row in rows]
+    write_metrics(path, "demo", {}, rows, {"recognizer": "other.pt", "sha256": "ab", "rows": judged})
+    about = read_metrics(path)
+    assert tuple(about) == (*FILE_KEYS, "judge")
+    assert about["rows"] == rows and about["judge"]["rows"] == judged
+    before = path.read_text()
+    for broken in ({"rows": judged}, {"recognizer": "other.pt", "sha256": "ab", "rows": [{"row": "dsr"}]}):
+        with pytest.raises(ValueError, match=r"metrics\.json, judge.*: expected"):
+            write_metrics(path, "demo", {}, rows, broken)
+    assert path.read_text() == before
+
+
+def test_a_file_from_before_the_control_is_still_read(rows, tmp_path):
+    path = tmp_path / "metrics.json"
+    old = [{key: value for key, value in row.items() if key not in LATER_KEYS} for row in rows]
+    path.write_text(json.dumps({"run": "demo", "provenance": {}, "rows": old}))
+    for row in read_metrics(path)["rows"]:
+        assert {key: row[key] for key in LATER_KEYS} == LATER_KEYS
+    assert headline_table(read_metrics(path)["rows"]).equals(headline_table(rows))
 
 
 def test_a_failed_write_leaves_the_old_file(rows, tmp_path):
@@ -147,6 +175,83 @@ def test_a_gain_whose_interval_holds_zero_is_not_shown(rows):
     assert table.loc["DSR", "gain (points)"] == "+0.4 [-1.0, +2.0] not shown"
     assert table.loc["cycle 10", "gain (points)"] == "+0.4 (no interval)"
     assert table.loc["cycle 2", ["AUC", "rank-1 %"]].tolist() == ["–", "–"]
+
+
+def against_control(row, value, low, high):
+    return row | {"difference_to_control": {"verification_accuracy": {"value": value, "low": low, "high": high}}}
+
+
+def test_a_control_gets_a_column(rows):
+    feed, dsr = rows
+    assert "vs control (points)" not in headline_table(rows)
+    control = feed | {"row": "direct_feed_finetuned"}
+    table = headline_table([
+        against_control(dsr | {"row": "cycle_1"}, -0.02, -0.03, -0.01),
+        against_control(dsr, 0.004, -0.01, 0.02),
+        against_control(dsr | {"row": "dsr_finetuned"}, 0.02, 0.01, 0.03),
+        control,
+        feed,
+    ])  # fmt: skip
+    assert table["vs control (points)"].tolist() == [
+        "–", "–", "+0.4 [-1.0, +2.0] not shown", "+2.0 [+1.0, +3.0]", "-2.0 [-3.0, -1.0]"
+    ]  # fmt: skip
+    assert table.index[1] == row_label("direct_feed_finetuned") == "control (bicubic + fine-tuned EdgeFace)"
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        ((0.02, 0.01, 0.03), ") beats the control"),
+        ((0.004, -0.01, 0.02), ") is not shown to differ from the control"),
+        ((0.004, 0.0, 0.02), ") is not shown to differ from the control"),
+        ((0.004, None, None), ") is not shown to differ from the control"),
+        ((-0.02, -0.03, -0.01), ") is worse than the control"),
+    ],
+)
+def test_a_sentence_says_whether_the_best_row_beats_the_control(rows, difference, words):
+    feed, dsr = rows
+    control = feed | {"row": "direct_feed_finetuned", "verification_accuracy": 0.9, "interval": {}}
+    worse = against_control(dsr | {"verification_accuracy": 0.5}, 0.5, 0.4, 0.6)
+    best = against_control(dsr | {"row": "cycle_1", "verification_accuracy": 0.923, "interval": {}}, *difference)
+    sentence = control_sentence([feed, control, worse, best])
+    assert sentence.startswith("The best row with a DSR (cycle 1, best of 2; verification 92.3 %") and words in sentence
+    assert "(90.0 %)" in sentence and f"points {100 * difference[0]:+.1f}" in sentence
+    assert ("(no interval)" in sentence) == (difference[1] is None)
+
+
+def test_a_twin_s_sentence_is_about_the_control_s_twin(rows):
+    feed, dsr = rows
+    controls = [
+        feed | {"row": f"direct_feed_finetuned{end}", "verification_accuracy": accuracy, "interval": {}}
+        for end, accuracy in (("", 0.8), ("_tta", 0.85))
+    ]
+    twin = against_control(dsr | {"row": "dsr_tta", "verification_accuracy": 0.95}, 0.1, 0.05, 0.15)
+    sentence = control_sentence([*controls, dsr, twin])
+    assert "DSR, TTA" in sentence and "with TTA (85.0 %)" in sentence
+
+
+def test_without_a_control_the_sentence_says_so(rows):
+    assert control_sentence(rows) == NO_CONTROL and "edgeface_direct.pt" in NO_CONTROL
+
+
+def test_twins_follow_their_rows(rows):
+    names = [
+        "cycle_2_tta",
+        "dsr_tta",
+        "cycle_1",
+        "direct_feed_tta",
+        "hr",
+        "dsr_ensemble",
+        "cycle_2",
+        "dsr",
+        "hr_tta",
+        "cycle_1_tta",
+    ]
+    table = headline_table([rows[1] | {"row": name} for name in names])
+    assert table.index.tolist() == [
+        "HR (upper bound)", "HR (upper bound), TTA", "direct feed (bicubic), TTA", "DSR", "DSR, TTA", "DSR ensemble",
+        "cycle 1", "cycle 1, TTA", "cycle 2", "cycle 2, TTA",
+    ]  # fmt: skip
 
 
 def test_headline_of_several_sizes_and_as_markdown(rows):
@@ -245,6 +350,12 @@ def test_a_picture_in_prose_is_embedded(tmp_path):
     image = BeautifulSoup(html, "html.parser").find("img")
     assert image["src"].startswith("data:image/png;base64,")
     assert image["alt"] == "a face"
+
+
+def test_an_interval_stays_in_one_piece(tmp_path):
+    output = new_output("display_data", {"text/html": "<table><tr><td>+2.1 [-0.5, +4.6] not shown, [a, b]</td></tr></table>"})
+    html = export_html(a_notebook(tmp_path / "n.ipynb", output), tmp_path / "n.html").read_text()
+    assert "+2.1 [-0.5,&nbsp;+4.6] not&nbsp;shown, [a, b]" in html
 
 
 def test_what_is_no_fetch_passes():

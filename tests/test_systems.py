@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import REPOSITORY
 
-from dsrkit import runs
+from dsrkit.data.degrade import as_tensor
 from dsrkit.data.migration import Migration, migrate
 from dsrkit.data.sources import SyntheticSource
 from dsrkit.data.splits import split_subjects
-from dsrkit.evaluation import threshold_at_fpir
-from dsrkit.evaluation.systems import PROTOCOLS, decisions, evaluate, frozen_threshold, open_systems, open_trial, rows_of
+from dsrkit.evaluation import systems as systems_module
+from dsrkit.evaluation import threshold_at_fpir, verification
+from dsrkit.evaluation.rows import decisions, rows_of
+from dsrkit.evaluation.systems import (
+    check_control,
+    distinct_restorers,
+    ensemble_members,
+    judge_about,
+    judge_systems,
+    open_systems,
+)
+from dsrkit.evaluation.trial import PROTOCOLS, evaluate, frozen_threshold, open_trial
 from dsrkit.models.checkpoint import keep_previous, save_checkpoint
-from dsrkit.models.dsr import DSR, DSRConfig, dsr_content
+from dsrkit.models.dsr import DSR, DSRConfig, dsr_content, load_dsr
+from dsrkit.models.edgeface import load_edgeface
 from dsrkit.params import Evaluation
 from dsrkit.recognition import embed, restore
 from dsrkit.runs import Run, file_hash
@@ -24,49 +38,88 @@ CPU = torch.device("cpu")
 
 
 def save_edgeface_of(path, dsr, seed):
+    """An EdgeFace that learnt nothing and names ``dsr`` as the one whose faces it saw; None: it saw none's."""
     torch.manual_seed(seed)
-    about = {"provenance": {"inputs": {"dsr": {"sha256": file_hash(dsr)}}}}
+    inputs = {"dsr": {"file": dsr.name, "sha256": file_hash(dsr)}} if dsr else {}
+    about = {"provenance": {"inputs": inputs}}
     save_checkpoint(path, "edgeface", {"backbone_state_dict": fresh_edgeface().state_dict(), "metrics": {}} | about)
 
 
+def save_dsr(path, seed, provenance=None):
+    torch.manual_seed(seed)
+    dsr = DSR(DSRConfig(base_channels=8, residual_blocks=1))
+    torch.nn.init.normal_(dsr.conv_out.weight, std=0.02)
+    save_checkpoint(path, "dsr", dsr_content(dsr) | {"provenance": provenance or {}})
+
+
+def save_run(run):
+    """A DSR, a fine-tuned EdgeFace and one cycle."""
+    save_dsr(run.dsr, 2)
+    save_edgeface_of(run.edgeface, run.dsr, 3)
+    save_dsr(run.cycle(1)[0], 2, {"inputs": {"dsr": {"sha256": file_hash(run.dsr)}}})
+    save_edgeface_of(run.cycle(1)[1], run.dsr, 4)
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, edgeface_path, dsr_path):
+def run(tmp_path_factory):
     """A run with a data set of 20 people, a DSR, a fine-tuned EdgeFace and one cycle."""
-    root = tmp_path_factory.mktemp("evaluated")
+    run = Run("tiny", tmp_path_factory.mktemp("evaluated"))
     source = SyntheticSource(20, 4, 7)
     shares = split_subjects([face.subject for face in source.faces], 0.2, 0.5, 0)
     splits = {split: (source, [face for face in source.faces if face.subject in shares[split]]) for split in shares}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "ROOT", root)
-        run = Run("tiny")
-        migrate(splits, run.dataset, Migration(("16x16",), "bicubic-antialias", 0))
-        torch.manual_seed(2)
-        dsr = DSR(DSRConfig(base_channels=8, residual_blocks=1))
-        torch.nn.init.normal_(dsr.conv_out.weight, std=0.02)
-        save_checkpoint(run.dsr, "dsr", dsr_content(dsr) | {"provenance": {}})
-        save_edgeface_of(run.edgeface, run.dsr, 3)
-        parent = {"provenance": {"inputs": {"dsr": {"sha256": file_hash(run.dsr)}}}}
-        save_checkpoint(run.cycle(1)[0], "dsr", dsr_content(dsr) | parent)
-        save_edgeface_of(run.cycle(1)[1], run.dsr, 4)
-    return root
+    migrate(splits, run.dataset, Migration(("16x16",), "bicubic-antialias", 0))
+    save_run(run)
+    return run
 
 
-@pytest.fixture
-def run(folder, monkeypatch):
-    monkeypatch.setattr(runs, "ROOT", folder)
-    return Run("tiny")
+@pytest.fixture(scope="module")
+def whole(run):
+    """Another run on the same faces, with a control and an ensemble of three besides."""
+    whole = Run("whole", run.root)
+    save_run(whole)
+    save_edgeface_of(whole.edgeface_direct, None, 5)
+    for number in (2, 3):
+        save_dsr(whole.dsr_member(number), 10 + number)
+    return whole
 
 
-@pytest.fixture
-def params(edgeface_path):
+@pytest.fixture(scope="module")
+def params(edgeface_path, run):
     demo = Evaluation.read(REPOSITORY / "params" / "demo" / "05_evaluation.yaml")
-    return demo.model_copy(update={"run": "tiny", "edgeface": str(edgeface_path), "bootstrap_draws": 20, "device": "cpu"})
+    here = {"run": "tiny", "edgeface": str(edgeface_path), "dataset": str(run.dataset), "bootstrap_draws": 20, "device": "cpu"}
+    return demo.model_copy(update=here)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def evaluated(run, params):
     trial, systems = open_trial(run, params), open_systems(run, params, CPU)
-    return trial, systems, list(evaluate(trial, systems, tta=False))
+    return trial, systems, list(evaluate(trial, systems))
+
+
+@pytest.fixture(scope="module")
+def judge_path(tmp_path_factory):
+    torch.manual_seed(99)
+    path = tmp_path_factory.mktemp("judge") / "edgeface_judge.pt"
+    torch.save(fresh_edgeface().state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def compared(whole, params, judge_path):
+    """Every kind of row: control, ensemble, twins with TTA, and a judge's."""
+    asked = params.model_copy(update={"tta": True, "judge": str(judge_path)})
+    trial, systems = open_trial(whole, asked), open_systems(whole, asked, CPU)
+    judges = judge_systems(asked, systems, CPU)
+    outcomes = list(evaluate(trial, [*systems, *judges]))
+    return trial, systems, judges, outcomes, rows_of(trial, outcomes)
+
+
+def pick(outcomes, row, protocol="both-lr", recognizer="run"):
+    return next(one for one in outcomes if (one.system.row, one.protocol, one.system.recognizer) == (row, protocol, recognizer))
+
+
+def pick_row(rows, row, protocol="both-lr", recognizer="run"):
+    return next(one for one in rows if (one["row"], one["protocol"], one["recognizer"]) == (row, protocol, recognizer))
 
 
 def test_every_system_of_the_run_stands_under_both_protocols(evaluated):
@@ -87,7 +140,7 @@ def test_scores_of_pairs_are_the_cosines_that_the_protocol_names(evaluated):
     trial, systems, outcomes = evaluated
     by_name = {(outcome.system.row, outcome.protocol): outcome for outcome in outcomes}
     dsr = systems[2]
-    low, high = embed(restore(trial.faces.vlr, dsr.dsr), dsr.edgeface), embed(trial.faces.hr, dsr.edgeface)
+    low, high = embed(restore(trial.faces.vlr, dsr.restorer), dsr.edgeface), embed(trial.faces.hr, dsr.edgeface)
     for protocol, left in (("both-lr", low), ("hr-lr", high)):
         slow = [float(np.dot(left[one], low[other])) for one, other in trial.pairs]
         assert by_name["dsr", protocol].verified["scores"] == pytest.approx(np.array(slow), abs=1e-5)
@@ -131,12 +184,6 @@ def test_decisions_name_every_probe_of_every_system(evaluated):
     assert (table[table.answer == "right"]["rank"] == 1).all()
 
 
-def test_test_time_augmentation_changes_the_embeddings(evaluated, run, params):
-    trial, systems, outcomes = evaluated
-    flipped = next(evaluate(trial, systems[:1], tta=True))
-    assert not np.allclose(flipped.embeddings, outcomes[0].embeddings)
-
-
 def test_a_limited_look_takes_the_first_faces(run, params):
     assert len(open_trial(run, params.model_copy(update={"limit": 32})).faces) == 32
 
@@ -153,3 +200,159 @@ def test_an_edgeface_made_for_another_dsr_is_refused(run, params, dsr_path):
     keep_previous(run.edgeface)
     assert [system.row for system in open_systems(run, params, CPU)] == ["hr", "direct_feed", "dsr", "cycle_1"]
     save_edgeface_of(run.edgeface, run.dsr, 3)
+
+
+def test_control_and_ensemble_stand_in_the_same_table(whole, params):
+    systems = open_systems(whole, params, CPU)
+    assert [system.row for system in systems] == [
+        "hr", "direct_feed", "direct_feed_finetuned", "dsr", "dsr_ensemble", "dsr_finetuned", "cycle_1"
+    ]  # fmt: skip
+    control = systems[2]
+    assert control.restorer == "bicubic" and control.files == {"edgeface": whole.edgeface_direct}
+    files = systems[4].files
+    assert list(files) == ["dsr", "dsr_member2", "dsr_member3", "edgeface"] and files["dsr"] == whole.dsr
+
+
+def test_a_control_that_saw_a_dsr_s_faces_is_refused(run, params, tmp_path):
+    path = tmp_path / "edgeface_direct.pt"
+    save_edgeface_of(path, None, 5)
+    check_control(path)
+    save_edgeface_of(run.edgeface_direct, run.dsr, 5)
+    try:
+        with pytest.raises(ValueError, match=r"edgeface_direct\.pt: expected a control, .* got one that names dsr\.pt"):
+            open_systems(run, params, CPU)
+    finally:
+        keep_previous(run.edgeface_direct)
+
+
+def test_members_of_an_ensemble_are_numbered_without_a_gap(tmp_path):
+    run = Run("tiny", tmp_path)
+    assert run.dsr_member(1) == run.dsr and run.dsr_member(2).name == "dsr_member2.pt"
+    with pytest.raises(ValueError, match=r"Member 1 is dsr\.pt"):
+        run.dsr_member(0)
+    run.folder.mkdir(parents=True)
+    for number in (1, 3):
+        run.dsr_member(number).touch()
+    assert ensemble_members(run) == (run.dsr,)
+    run.dsr_member(2).touch()
+    assert ensemble_members(run) == (run.dsr, run.dsr_member(2), run.dsr_member(3))
+
+
+@torch.inference_mode()
+def test_an_ensemble_is_the_mean_of_its_members_faces(whole, compared):
+    trial, systems, *_ = compared
+    part = trial.faces.first(5)
+    ensemble = next(system for system in systems if system.row == "dsr_ensemble")
+    members = [load_dsr(whole.dsr_member(number))(as_tensor(part.vlr)) for number in (1, 2, 3)]
+    mean = sum(members) / 3
+    restored = as_tensor(ensemble.restored(part))
+    assert (restored - mean).abs().max() <= 0.5 / 255 + 1e-6
+    assert (restored - members[0]).abs().max() > 1 / 255
+
+
+def test_every_row_has_a_twin_with_tta_beside_it(whole, params, compared):
+    trial, systems, _, outcomes, rows = compared
+    names = [system.row for system in systems]
+    assert names[1::2] == [f"{name}_tta" for name in names[::2]]
+    assert [system.tta for system in systems] == [False, True] * (len(systems) // 2)
+    plain = list(evaluate(trial, open_systems(whole, params, CPU)))
+    for outcome in plain:  # asking for TTA leaves the rows without it as they were
+        assert np.array_equal(outcome.verified["scores"], pick(outcomes, outcome.system.row, outcome.protocol).verified["scores"])
+    assert {row["row"] for row in rows if row["recognizer"] == "run"} == set(names)
+
+
+@torch.inference_mode()
+def test_a_twin_adds_the_mirrored_face_before_normalising(compared):
+    trial, _, _, outcomes, _ = compared
+    twin = pick(outcomes, "dsr_tta")
+    faces = as_tensor(twin.system.restored(trial.faces.first(6)))
+    edgeface = twin.system.edgeface
+    slow = F.normalize(edgeface.embed(faces) + edgeface.embed(faces.flip(3)), dim=1)
+    assert twin.embeddings[:6] == pytest.approx(slow.numpy(), abs=1e-5)
+    assert not np.allclose(twin.embeddings, pick(outcomes, "dsr").embeddings)
+
+
+def test_faces_are_restored_once_whoever_looks_at_them(monkeypatch, compared):
+    trial, systems, judges, *_ = compared
+    calls = []
+
+    def counted(vlr, dsr):
+        calls.append((len(vlr), dsr))
+        return restore(vlr, dsr)
+
+    monkeypatch.setattr(systems_module, "restore", counted)
+    list(evaluate(trial, [*systems, *judges]))
+    # bicubic, dsr.pt, the ensemble and the cycle's DSR, each on the test and on the validation faces
+    assert len(calls) == len(set(calls)) == 2 * 4
+
+
+def test_like_stands_against_like(compared):
+    *_, rows = compared
+    for protocol in PROTOCOLS:
+        for row, recognizer, feed in (
+            ("dsr", "run", "direct_feed"), ("dsr_tta", "run", "direct_feed_tta"), ("hr_tta", "run", "direct_feed_tta"),
+            ("direct_feed_finetuned", "run", "direct_feed"), ("dsr", "judge", "direct_feed"),
+        ):  # fmt: skip
+            one, other = (pick_row(rows, name, protocol, recognizer) for name in (row, feed))
+            assert one["difference_to_direct_feed"]["rank1"]["value"] == pytest.approx(one["rank1"] - other["rank1"])
+            assert one["difference_to_direct_feed"]["auc"]["value"] == pytest.approx(one["auc"] - other["auc"])
+    feeds = [row for row in rows if row["row"].removesuffix("_tta") == "direct_feed"]
+    assert len(feeds) == 6 and not any(row["difference_to_direct_feed"] for row in feeds)
+
+
+def test_rows_with_a_dsr_are_compared_with_the_control(compared, evaluated):
+    *_, rows = compared
+    for name in ("dsr", "dsr_ensemble", "dsr_finetuned", "cycle_1"):
+        for end in ("", "_tta"):
+            one, control = (pick_row(rows, row + end, "hr-lr") for row in (name, "direct_feed_finetuned"))
+            difference = one["difference_to_control"]["auc"]
+            assert difference["value"] == pytest.approx(one["auc"] - control["auc"])
+            assert difference["low"] <= difference["high"]
+            assert set(one["difference_to_control"]) == set(one["difference_to_direct_feed"])
+    bare = ("hr", "direct_feed", "direct_feed_finetuned")
+    assert not any(row["difference_to_control"] for row in rows if row["row"].removesuffix("_tta") in bare)
+    assert not any(row["difference_to_control"] for row in rows if row["recognizer"] == "judge")
+    trial, _, outcomes = evaluated  # a run without a control
+    assert not any(row["difference_to_control"] for row in rows_of(trial, outcomes))
+
+
+def test_hr_accuracy_is_that_of_the_row_s_own_recogniser(whole, compared):
+    trial, *_, rows = compared
+    for name, path in (("dsr_finetuned", whole.edgeface), ("direct_feed_finetuned", whole.edgeface_direct)):
+        embeddings = embed(trial.faces.hr, load_edgeface(path))
+        expected = verification(embeddings, trial.pairs, trial.same, trial.folds)["accuracy"]
+        for protocol in PROTOCOLS:
+            assert pick_row(rows, name, protocol)["hr_verification_accuracy"] == pytest.approx(expected)
+    hr = pick_row(rows, "hr")
+    assert hr["hr_verification_accuracy"] == hr["verification_accuracy"] == pick_row(rows, "dsr")["hr_verification_accuracy"]
+    twin = pick_row(rows, "hr_tta")
+    assert pick_row(rows, "dsr_tta")["hr_verification_accuracy"] == twin["verification_accuracy"]
+
+
+def test_a_judge_scores_the_faces_of_every_restorer(compared, judge_path):
+    trial, systems, judges, outcomes, rows = compared
+    names = ["hr", "direct_feed", "dsr", "dsr_ensemble", "cycle_1"]
+    assert [system.row for system in judges] == [system.row for system in distinct_restorers(systems)] == names
+    judge = load_edgeface(judge_path)
+    for name in names:
+        low = embed(judges[names.index(name)].restored(trial.faces), judge)
+        slow = [float(np.dot(low[one], low[other])) for one, other in trial.pairs]
+        assert pick(outcomes, name, recognizer="judge").verified["scores"] == pytest.approx(np.array(slow), abs=1e-5)
+    scored = [row for row in rows if row["recognizer"] == "judge"]
+    about = judge_about(judges, scored)
+    assert (about["recognizer"], about["sha256"]) == ("edgeface_judge.pt", file_hash(judge_path))
+    assert [row["row"] for row in about["rows"]] == [name for name in names for _ in PROTOCOLS]
+    assert judge_about([], []) is None
+
+
+def test_a_judge_that_took_part_in_training_is_refused(whole, params, edgeface_path, tmp_path):
+    systems = open_systems(whole, params, CPU)
+    assert judge_systems(params, systems, CPU) == []
+    renamed = tmp_path / "another_name.pt"
+    shutil.copyfile(edgeface_path, renamed)
+    for path in (edgeface_path, renamed, whole.edgeface, whole.edgeface_direct):
+        with pytest.raises(ValueError, match=r"judge: expected an EdgeFace that took no part in training, got .* the same file"):
+            judge_systems(params.model_copy(update={"judge": str(path)}), systems, CPU)
+    with pytest.raises(FileNotFoundError, match="an independent EdgeFace"):
+        judge_systems(params.model_copy(update={"judge": str(tmp_path / "none.pt")}), systems, CPU)
+    assert judge_systems(params.model_copy(update={"judge": "demo"}), systems, CPU)[0].recognizer == "judge"

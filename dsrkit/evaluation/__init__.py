@@ -1,14 +1,16 @@
 """Protocols, confidence intervals, and the page and file that an evaluation leaves."""
 
-from dsrkit.evaluation.bootstrap import bootstrap_difference, bootstrap_interval
+from dsrkit.bootstrap import bootstrap_difference, bootstrap_interval
+from dsrkit.evaluation.headline import control_sentence, headline_markdown, headline_table
 from dsrkit.evaluation.open_set import gallery_split, identification, threshold_at_fpir, threshold_sweep
 from dsrkit.evaluation.page import export_html
 from dsrkit.evaluation.protocols import verification
-from dsrkit.evaluation.report import evaluation_row, headline_markdown, headline_table, read_metrics, write_metrics
+from dsrkit.evaluation.report import evaluation_row, read_metrics, write_metrics
 
 __all__ = [
     "bootstrap_difference",
     "bootstrap_interval",
+    "control_sentence",
     "evaluation_row",
     "export_html",
     "gallery_split",

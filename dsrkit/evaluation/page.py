@@ -29,6 +29,8 @@ _FETCHING = {
 _IN_CSS = re.compile(r"""url\(\s*["']?(?!data:|\#)([^"')\s]+)|@import\s+["']([^"']+)""", re.IGNORECASE)
 _IN_SCRIPT = re.compile(r"""(?:\bfrom\s*|\bimport\s*\(?\s*|["'])((?:https?:)?//[^"'\s]+)""")
 
+_INTERVAL = re.compile(r"(\[[+-]?\d+\.\d+,) (?=[+-]?\d+\.\d+\])")
+
 
 def external_resources(html: str) -> list[str]:
     """Every address that a browser would fetch to show a page; links to click on do not count.
@@ -93,6 +95,8 @@ def export_html(notebook_path: Path | str, html_path: Path | str) -> Path:
         cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     resources = {"metadata": {"name": notebook_path.stem, "path": str(notebook_path.parent)}}
     html, _ = _exporter().from_notebook_node(notebook, resources)
+    # A wide table may break between a value and its interval, rather than hide its last columns, but not inside an interval.
+    html = _INTERVAL.sub("\\1&nbsp;", html).replace("] not shown", "] not&nbsp;shown")
     if found := external_resources(html):
         raise ValueError(
             f"{notebook_path}: expected a page that fetches nothing, got {len(found)} addresses, such as {found[0][:100]!r}. "

@@ -12,8 +12,6 @@ from jaxtyping import Bool, Float, Int
 
 from dsrkit import metrics
 
-FARS = (0.1, 0.01, 0.001)
-
 
 def best_threshold(scores: Float[np.ndarray, " p"], same: Bool[np.ndarray, " p"]) -> float:
     """The threshold of highest accuracy: the midpoint between two neighbouring scores, the lowest of equally good ones.
@@ -99,7 +97,7 @@ def verification(
         "accuracy_std": float(accuracies.std(ddof=1)),
         "auc": metrics.auc(scores, same),
         "eer": metrics.eer(scores, same)[0],
-        "tar_at_far": {far: metrics.tar_at_far(scores, same, far) for far in FARS},
+        "tar_at_far": {far: metrics.tar_at_far(scores, same, far) for far in metrics.FARS},
         "threshold": float(thresholds.mean()),
         "d_prime": metrics.d_prime(scores, same),
         "genuine_mean": float(scores[same].mean()),

@@ -1,80 +1,126 @@
-"""The systems that an evaluation compares, and what each makes of a split: one row of the table each.
+"""The systems that an evaluation compares: one row of the table each.
 
-    hr             the original EdgeFace on HR faces: the upper bound
-    direct_feed    the original EdgeFace on bicubic faces: what a DSR must beat
-    dsr            the original EdgeFace on restored faces
-    dsr_finetuned  the fine-tuned EdgeFace on restored faces
-    cycle_1, …     both networks after each cycle
+    hr                      the original EdgeFace on HR faces: the upper bound
+    direct_feed             the original EdgeFace on bicubic faces: what a DSR must beat
+    direct_feed_finetuned   the control, an EdgeFace fine-tuned on bicubic faces: what a DSR with a fine-tuned EdgeFace must beat
+    dsr                     the original EdgeFace on restored faces
+    dsr_ensemble            the same, restored by the mean of several DSRs that differ in their seed
+    dsr_finetuned           the fine-tuned EdgeFace on restored faces
+    cycle_1, …              both networks after each cycle
 
-Two protocols: *both-lr* (gallery and probe, left and right of a pair, are VLR faces) and *hr-lr* (the gallery, the left
-face, is HR). The threshold of identification is chosen on validation subjects at a stated rate of strangers named (FPIR),
-then frozen.
+With test-time augmentation (TTA) each has a twin, ``<row>_tta``. A *judge*, an EdgeFace that took no part in training, may
+score the same faces: what it gains from restoring, the DSR cannot have learnt from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import UInt8
 from torch import nn
 
-from dsrkit.data.faces import FaceSet, open_split, read_pairs
-from dsrkit.evaluation.bootstrap import bootstrap_difference, bootstrap_interval
-from dsrkit.evaluation.open_set import gallery_split, identification, threshold_at_fpir, threshold_sweep
-from dsrkit.evaluation.protocols import verification
-from dsrkit.evaluation.report import Row, evaluation_row
+from dsrkit.data.faces import FaceSet
+from dsrkit.evaluation.headline import CONTROL, TTA
+from dsrkit.evaluation.report import Row
 from dsrkit.models.checkpoint import read_about
 from dsrkit.models.dsr import load_dsr
-from dsrkit.models.edgeface import EdgeFace, edgeface_file, load_edgeface
+from dsrkit.models.edgeface import DEMO_WEIGHTS, EdgeFace, edgeface_file, load_edgeface
 from dsrkit.params import Evaluation
-from dsrkit.recognition import QUALITY_FACES, embed, quality, restore
+from dsrkit.recognition import restore
 from dsrkit.runs import Run, file_hash, resolve
 
-PROTOCOLS = ("both-lr", "hr-lr")
+Restorer = nn.Module | Literal["hr", "bicubic"]
 
 
 @dataclass(frozen=True)
 class System:
-    """One row: how VLR faces are restored (None: bicubic), and who recognises them. ``files`` are what it was read from."""
+    """One row: what its recogniser is shown, and who recognises. ``files`` are what it was read from, by role.
+
+    ``restorer`` is a DSR, "bicubic", or "hr" for HR faces; ``recognizer`` is "run" or "judge".
+    """
 
     row: str
     edgeface: EdgeFace
-    dsr: nn.Module | None
+    restorer: Restorer
     files: dict[str, Path]
+    tta: bool = False
+    recognizer: str = "run"
 
     def restored(self, faces: FaceSet) -> UInt8[np.ndarray, "n 112 112 3"]:
         """What this system shows its recogniser for each VLR face."""
-        return faces.hr if self.row == "hr" else restore(faces.vlr, self.dsr)
+        return shown_by(self.restorer, faces)
+
+
+def shown_by(restorer: Restorer, faces: FaceSet) -> UInt8[np.ndarray, "n 112 112 3"]:
+    """The faces as a recogniser sees them: HR ones, bicubic ones, or those that a DSR restored."""
+    if restorer == "hr":
+        return faces.hr
+    return restore(faces.vlr, restorer if isinstance(restorer, nn.Module) else None)
 
 
 def open_systems(run: Run, params: Evaluation, device: torch.device) -> list[System]:
-    """Every system of which the run has the checkpoints.
+    """Every system of which the run has the checkpoints, and with ``tta`` each one's twin after it.
 
-    Raises FileNotFoundError when the run has no DSR yet.
+    Raises FileNotFoundError when the run has no DSR yet, ValueError for an EdgeFace that belongs to another DSR.
     """
     original = edgeface_file(params.edgeface)
-    pairs = [("dsr", run.dsr, original), ("dsr_finetuned", run.dsr, run.edgeface)]
+    rows = _rows_on_disk(run, original)
+    edgefaces = {path: load_edgeface(path, device) for path in {edgeface for _, _, edgeface in rows}}
+    restorers: dict[tuple[Path, ...], Restorer] = {}  # by files: systems that share a DSR share the module, and its faces
+    for _, dsrs, _ in rows:
+        if dsrs and dsrs not in restorers:
+            restorers[dsrs] = load_dsr(dsrs[0] if len(dsrs) == 1 else list(dsrs), device)
+    systems = []
+    for row, dsrs, edgeface in rows:
+        files = {"dsr" if number == 1 else f"dsr_member{number}": path for number, path in enumerate(dsrs, 1)}
+        restorer = restorers[dsrs] if dsrs else "hr" if row == "hr" else "bicubic"
+        systems.append(System(row, edgefaces[edgeface], restorer, files | {"edgeface": edgeface}))
+    return with_twins(systems) if params.tta else systems
+
+
+def _rows_on_disk(run: Run, original: Path) -> list[tuple[str, tuple[Path, ...], Path]]:
+    """Row, files of its DSR (none: no DSR; several: an ensemble) and EdgeFace, checked for belonging together."""
+    resolve("", run.dsr, "DSR (run 02_dsr_training first)")
+    rows: list[tuple[str, tuple[Path, ...], Path]] = [("hr", (), original), ("direct_feed", (), original)]
+    if run.edgeface_direct.exists():
+        check_control(run.edgeface_direct)
+        rows.append((CONTROL, (), run.edgeface_direct))
+    rows.append(("dsr", (run.dsr,), original))
+    members = ensemble_members(run)
+    if len(members) > 1:
+        rows.append(("dsr_ensemble", members, original))
+    pairs = [("dsr_finetuned", run.dsr, run.edgeface)]
     number = 1
     while run.cycle(number)[0].exists():
         pairs.append((f"cycle_{number}", *run.cycle(number)))
         number += 1
-    resolve("", run.dsr, "DSR (run 02_dsr_training first)")
-    for _, dsr, edgeface in pairs[1:]:
-        check_lineage(dsr, edgeface)
-    edgefaces = {path: load_edgeface(path, device) for path in {original, *(path for *_, path in pairs)} if path.exists()}
-    dsrs = {dsr: load_dsr(dsr, device) for dsr in {dsr for _, dsr, _ in pairs}}
-    systems = [System(row, edgefaces[original], None, {"edgeface": original}) for row in ("hr", "direct_feed")]
-    return systems + [
-        System(row, edgefaces[edgeface], dsrs[dsr], {"dsr": dsr, "edgeface": edgeface})
-        for row, dsr, edgeface in pairs
-        if edgeface in edgefaces
-    ]
+    for row, dsr, edgeface in pairs:
+        if edgeface.exists():
+            check_lineage(dsr, edgeface)
+            rows.append((row, (dsr,), edgeface))
+    return rows
+
+
+def ensemble_members(run: Run) -> tuple[Path, ...]:
+    """``dsr.pt``, ``dsr_member2.pt``, … as far as they go without a gap."""
+    members = [run.dsr]
+    while run.dsr_member(len(members) + 1).exists():
+        members.append(run.dsr_member(len(members) + 1))
+    return tuple(members)
+
+
+def with_twins(systems: Sequence[System]) -> list[System]:
+    """Each system, and after it the same with test-time augmentation: the mirrored face's embedding is added."""
+    return [twin for system in systems for twin in (system, replace(system, row=system.row + TTA, tta=True))]
+
+
+def _inputs(path: Path) -> dict[str, Any]:
+    return read_about(path).get("provenance", {}).get("inputs", {})
 
 
 def check_lineage(dsr: Path, edgeface: Path) -> None:
@@ -82,9 +128,7 @@ def check_lineage(dsr: Path, edgeface: Path) -> None:
 
     A fine-tuned EdgeFace names the DSR whose faces it saw; both networks of a cycle name the same parents.
     """
-    if not edgeface.exists():
-        return
-    parents = [read_about(path).get("provenance", {}).get("inputs", {}).get("dsr", {}).get("sha256") for path in (dsr, edgeface)]
+    parents = [_inputs(path).get("dsr", {}).get("sha256") for path in (dsr, edgeface)]
     expected = file_hash(dsr) if parents[0] is None else parents[0]
     if parents[1] != expected:
         raise ValueError(
@@ -93,150 +137,51 @@ def check_lineage(dsr: Path, edgeface: Path) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Trial:
-    """The test split with its pairs, and its gallery, probes and strangers; the validation split for thresholds."""
-
-    params: Evaluation
-    faces: FaceSet
-    pairs: Int[np.ndarray, "p 2"]
-    same: Bool[np.ndarray, " p"]
-    folds: Int[np.ndarray, " p"]
-    gallery: Int[np.ndarray, " g"]
-    probes: Int[np.ndarray, " q"]
-    validation: FaceSet
-
-
-def open_trial(run: Run, params: Evaluation) -> Trial:
-    """Open what is evaluated. Probes are the faces of enrolled subjects and, after them, of strangers.
-
-    Subjects with too few images to be enrolled are strangers; where there are none, every fifth subject is made one.
-    Raises FileNotFoundError or ValueError for a data set that cannot serve.
-    """
-    if params.split == "val" and params.threshold_fpir:
+def check_control(edgeface: Path) -> None:
+    """Raises ValueError when the control saw a DSR's faces: then it controls nothing."""
+    if dsr := _inputs(edgeface).get("dsr"):
         raise ValueError(
-            "threshold_fpir: expected 0 for split val, whose faces would choose the threshold that judges them, got "
-            f"{params.threshold_fpir}. Set threshold_fpir to 0 and give a threshold, or evaluate the test split."
+            f"{edgeface}: expected a control, an EdgeFace fine-tuned on bicubic faces without a DSR, got one that names "
+            f"{dsr.get('file', 'a DSR')} among its inputs. Run 03_edgeface_finetune again, or remove the file."
         )
-    dataset = resolve(params.dataset, run.dataset, "data set (dataset)")
-    faces = open_split(dataset, params.split, params.vlr_size).first(params.limit)
-    pairs, same, folds = read_pairs(dataset, params.split, faces)
-    gallery, probes, strangers = gallery_split(faces.labels, params.enrolled, params.seed)
-    if not len(strangers):
-        apart = faces.labels % 5 == 4
-        strangers = np.sort(np.concatenate([gallery[apart[gallery]], probes[apart[probes]]]))
-        gallery, probes = gallery[~apart[gallery]], probes[~apart[probes]]
-    validation = open_split(dataset, "val", params.vlr_size)
-    return Trial(params, faces, pairs, same, folds, gallery, np.concatenate([probes, strangers]), validation)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one system did under one protocol."""
-
-    system: System
-    protocol: str
-    verified: dict[str, Any]
-    identified: dict[str, Any]
-    sweep: pd.DataFrame
-    embeddings: Float[np.ndarray, "n 512"]  # of the faces as this system sees VLR ones
-    quality: dict[str, float]
-
-
-def evaluate(trial: Trial, systems: list[System], tta: bool) -> Iterator[Outcome]:
-    """Every system under every protocol, in order. Faces are restored and embedded once a system."""
+def distinct_restorers(systems: Sequence[System]) -> list[System]:
+    """The first system of each restorer, HR and bicubic among them, without TTA: whose faces differ."""
+    first: dict[Restorer, System] = {}
     for system in systems:
-        low = system.restored(trial.faces)
-        measured = quality(low[:QUALITY_FACES], trial.faces.hr[:QUALITY_FACES]) if system.row != "hr" else {}
-        low_embeddings = embed(low, system.edgeface, tta)
-        high_embeddings = low_embeddings if system.row == "hr" else embed(trial.faces.hr, system.edgeface, tta)
-        known_low = embed(system.restored(trial.validation), system.edgeface, tta)
-        known_high = known_low if system.row == "hr" else embed(trial.validation.hr, system.edgeface, tta)
-        for protocol in PROTOCOLS:
-            left, known_left = (low_embeddings, known_low) if protocol == "both-lr" else (high_embeddings, known_high)
-            threshold = frozen_threshold(trial, known_left, known_low)
-            yield _outcome(trial, system, protocol, left, low_embeddings, threshold, measured)
+        if not system.tta:
+            first.setdefault(system.restorer, system)
+    return list(first.values())
 
 
-def frozen_threshold(trial: Trial, gallery: Float[np.ndarray, "n 512"], probes: Float[np.ndarray, "n 512"]) -> float:
-    """The threshold at the stated FPIR on validation subjects: half of them enrolled, the others strangers.
+def judge_systems(params: Evaluation, systems: Sequence[System], device: torch.device) -> list[System]:
+    """The judge on the faces of each distinct restorer, named as the first row that shows them; none without a judge.
 
-    With ``threshold_fpir`` 0 the parameter ``threshold`` is taken as it is.
+    Raises FileNotFoundError when there is no such file, ValueError when it is a recogniser of the run itself.
     """
-    if not trial.params.threshold_fpir:
-        return trial.params.threshold
-    strangers = np.flatnonzero(trial.validation.labels % 2)
-    known = np.flatnonzero(trial.validation.labels % 2 == 0)
-    enrolled, _, _ = gallery_split(trial.validation.labels[known], trial.params.enrolled, trial.params.seed)
-    return threshold_at_fpir(probes[strangers], gallery[known[enrolled]], trial.params.threshold_fpir)
-
-
-def _outcome(
-    trial: Trial,
-    system: System,
-    protocol: str,
-    left: Float[np.ndarray, "n 512"],
-    right: Float[np.ndarray, "n 512"],
-    threshold: float,
-    measured: dict[str, float],
-) -> Outcome:
-    shifted = trial.pairs + np.array([0, len(left)])  # the left face is taken from `left`, the right one from `right`
-    verified = verification(np.concatenate([left, right]), shifted, trial.same, trial.folds)
-    labels = trial.faces.labels
-    searched = (right[trial.probes], labels[trial.probes], left[trial.gallery], labels[trial.gallery])
-    identified = identification(*searched, threshold)
-    return Outcome(system, protocol, verified, identified, threshold_sweep(*searched), right, measured)
-
-
-def rows_of(trial: Trial, outcomes: list[Outcome]) -> list[Row]:
-    """Rows for ``metrics.json``: every measure with its interval, and its difference to the direct feed."""
-    subjects = np.array(trial.faces.subjects)
-    of_pairs, of_probes = subjects[trial.pairs], subjects[trial.probes]
-    draws, seed = trial.params.bootstrap_draws, trial.params.seed
-    feeds = {outcome.protocol: outcome for outcome in outcomes if outcome.system.row == "direct_feed"}
-    rows = []
-    for outcome in outcomes:
-        interval = bootstrap_interval(outcome.verified, of_pairs, draws, seed) | bootstrap_interval(
-            outcome.identified, of_probes, draws, seed
-        )
-        feed, difference = feeds[outcome.protocol], {}
-        if outcome is not feed:
-            difference = bootstrap_difference(outcome.verified, feed.verified, of_pairs, draws, seed) | bootstrap_difference(
-                outcome.identified, feed.identified, of_probes, draws, seed
+    if not params.judge:
+        return []
+    path = DEMO_WEIGHTS
+    if params.judge != "demo":
+        path = resolve(params.judge, path, "an independent EdgeFace (judge)")
+    digest = file_hash(path)
+    for known in {system.files["edgeface"] for system in systems}:
+        if file_hash(known) == digest:
+            raise ValueError(
+                f"judge: expected an EdgeFace that took no part in training, got {path}, the same file (SHA-256 {digest[:12]}…) "
+                f"as the run's own {known.name}. Give another one, such as EdgeFace-xs beside EdgeFace-xxs, or none."
             )
-        rows.append(
-            evaluation_row(
-                outcome.system.row,
-                trial.params.vlr_size,
-                outcome.protocol,
-                outcome.verified,
-                outcome.identified,
-                outcome.quality,
-                interval,
-                difference,
-            )
-        )
-    return rows
+    judge = load_edgeface(path, device)
+    return [
+        replace(system, edgeface=judge, files=system.files | {"edgeface": path}, recognizer="judge")
+        for system in distinct_restorers(systems)
+    ]
 
 
-def decisions(trial: Trial, outcomes: list[Outcome]) -> pd.DataFrame:
-    """Every probe's decision by every system: file, subject, best score, rank of the own subject (0: a stranger), answer."""
-    tables = []
-    for outcome in outcomes:
-        found = outcome.identified
-        named = found["top_score"] >= found["threshold"]
-        tables.append(
-            pd.DataFrame(
-                {
-                    "row": outcome.system.row,
-                    "protocol": outcome.protocol,
-                    "probe": [trial.faces.names[probe] for probe in trial.probes],
-                    "subject": [trial.faces.subjects[probe] for probe in trial.probes],
-                    "score": found["top_score"],
-                    "rank": found["rank"],
-                    "threshold": found["threshold"],
-                    "answer": np.where(~named, "unknown", np.where(found["rank"] == 1, "right", "wrong")),
-                }
-            )
-        )
-    return pd.concat(tables, ignore_index=True)
+def judge_about(judges: Sequence[System], rows: Sequence[Row]) -> dict[str, Any] | None:
+    """What ``metrics.json`` says of the judge: its file's name, its SHA-256 and its rows; None without a judge."""
+    if not judges:
+        return None
+    path = judges[0].files["edgeface"]
+    return {"recognizer": path.name, "sha256": file_hash(path), "rows": list(rows)}

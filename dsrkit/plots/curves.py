@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 from sklearn.metrics import roc_curve
 
-from dsrkit.evaluation.report import row_label
+from dsrkit.evaluation.headline import row_label
 from dsrkit.plots.style import COLOURS, COLUMN, GREY, hide_unused, look, panels, styled
 
 Results = Mapping[str, Mapping[str, Any]]

@@ -69,11 +69,12 @@ def panels(rows: int, columns: int, width: float = COLUMN, height: float = 2.9) 
 
 
 def look(number: int) -> dict[str, Any]:
-    """Colour, line style and marker of curve ``number``."""
+    """Colour, line style and marker of curve ``number``; when the colours begin anew, the lines are one style further on."""
+    shifted = number + number // len(COLOURS)
     return {
         "color": COLOURS[number % len(COLOURS)],
-        "linestyle": LINES[number % len(LINES)],
-        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": LINES[shifted % len(LINES)],
+        "marker": MARKERS[shifted % len(MARKERS)],
     }
 
 

@@ -1,0 +1,123 @@
+"""The headline table, which an evaluation leaves for people, the names of its rows, and what the control says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from dsrkit.evaluation.report import Row
+
+TTA = "_tta"  # ends the name of a row with test-time augmentation
+CONTROL = "direct_feed_finetuned"
+LABELS = {
+    "hr": "HR (upper bound)",
+    "direct_feed": "direct feed (bicubic)",
+    CONTROL: "control (bicubic + fine-tuned EdgeFace)",
+    "dsr": "DSR",
+    "dsr_ensemble": "DSR ensemble",
+    "dsr_finetuned": "DSR + fine-tuned EdgeFace",
+}
+NO_CONTROL = (
+    "There is no control (edgeface_direct.pt: EdgeFace fine-tuned on bicubic faces, no DSR), so these rows cannot tell what "
+    "restoring adds to fine-tuning."
+)
+
+
+def row_label(row: str) -> str:
+    """A row's name for people: ``cycle_2`` → "cycle 2", ``dsr_tta`` → "DSR, TTA"."""
+    system = row.removesuffix(TTA)
+    label = LABELS.get(system, system.replace("_", " "))
+    return label if system == row else f"{label}, TTA"
+
+
+def _percent(row: Row, measure: str) -> str:
+    if row[measure] is None:
+        return "–"
+    ends = row["interval"].get(measure)
+    known = ends and None not in ends
+    return f"{100 * row[measure]:.1f}" + (f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if known else "")
+
+
+def _gain(gain: dict[str, Any] | None) -> str:
+    """A difference in percentage points with its interval; one whose interval holds 0 is not shown by these data."""
+    if not gain or gain["value"] is None:
+        return "–"
+    value, low, high = (None if gain[key] is None else 100 * gain[key] for key in ("value", "low", "high"))
+    if low is None or high is None:
+        return f"{value:+.1f} (no interval)"
+    text = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"{text} not shown" if low <= 0 <= high else text
+
+
+def _order(row: Row) -> tuple[int, str, int, bool]:
+    """Known systems first, then cycles by number; a row's twin with TTA right after it."""
+    system = row["row"].removesuffix(TTA)
+    cycle = re.fullmatch(r"cycle_(\d+)", system)
+    known = list(LABELS).index(system) if system in LABELS else len(LABELS)
+    return known, "cycle" if cycle else system, int(cycle[1]) if cycle else 0, system != row["row"]
+
+
+def headline_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """The table that comes first, as text: HR, direct feed, control, DSR, DSR + fine-tuned EdgeFace, cycles, with 95 % intervals.
+
+    Shares in per cent, gains over the direct feed in percentage points; "not shown" marks a gain whose interval holds 0.
+    Size and protocol get columns of their own when they differ between rows; the control gets one when there is a control.
+    """
+    table = pd.DataFrame(
+        [
+            {
+                "system": row_label(row["row"]),
+                "size": row["vlr_size"],
+                "protocol": row["protocol"],
+                "verification %": _percent(row, "verification_accuracy"),
+                "gain (points)": _gain(row["difference_to_direct_feed"].get("verification_accuracy")),
+                "vs control (points)": _gain(row["difference_to_control"].get("verification_accuracy")),
+                "AUC": "–" if row["auc"] is None else f"{row['auc']:.4f}",
+                "TAR@FAR 1 %": _percent(row, "tar_at_far_0.01"),
+                "rank-1 %": _percent(row, "rank1"),
+                "rank-1 gain (points)": _gain(row["difference_to_direct_feed"].get("rank1")),
+                "unknown %": _percent(row, "unknown_rate"),
+            }
+            for row in sorted(rows, key=lambda row: (row["vlr_size"], row["protocol"], *_order(row)))
+        ]
+    )
+    needless = [column for column in ("size", "protocol") if table[column].nunique() <= 1]
+    if not any(row["difference_to_control"] for row in rows):
+        needless.append("vs control (points)")
+    # the name of the rows stands in the header's corner: one header line instead of two
+    return table.drop(columns=needless).set_index("system").rename_axis(index=None, columns="system")
+
+
+def headline_markdown(rows: Sequence[Row]) -> str:
+    """``headline_table`` as a Markdown table, for a README."""
+    table = headline_table(rows).reset_index(names="system")
+    lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def control_sentence(rows: Sequence[Row]) -> str:
+    """Whether the best row with a DSR (by verification accuracy) beats the control, in one sentence with the numbers.
+
+    Args:
+        rows: of one VLR size and one protocol. A row with TTA is held against the control with TTA.
+    """
+    compared = [row for row in rows if row["difference_to_control"].get("verification_accuracy")]
+    if not compared:
+        return NO_CONTROL
+    best = max(compared, key=lambda row: row["verification_accuracy"])
+    with_tta = best["row"].endswith(TTA)
+    control = next(row for row in rows if row["row"] == (CONTROL + TTA if with_tta else CONTROL))
+    gain = best["difference_to_control"]["verification_accuracy"]
+    difference = _gain(gain).removesuffix(" not shown")
+    if gain["low"] is None or gain["high"] is None or gain["low"] <= 0 <= gain["high"]:
+        verdict = "is not shown to differ from"
+    else:
+        verdict = "beats" if gain["low"] > 0 else "is worse than"
+    return (
+        f"The best row with a DSR ({row_label(best['row'])}, best of {len(compared)}; verification "
+        f"{_percent(best, 'verification_accuracy')} %) {verdict} the control, EdgeFace fine-tuned on bicubic faces"
+        f"{', with TTA' if with_tta else ''} ({_percent(control, 'verification_accuracy')} %): difference in points {difference}."
+    )
