@@ -147,9 +147,17 @@ class Teacher(Stage):
     steps_per_epoch: Count
     select_by: Literal["eer", "auc", "psnr", "ssim", "identity_similarity"]
     precision: Precision
+    accumulate: Positive
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    compile: bool
+    processes: Positive
+    resume: Literal["auto", "never", "must"]
+    checkpoint_minutes: Weight
     flip_probability: Probability
     rotation_probability: Probability
     rotation_degrees: Weight
+    zoom: Probability
+    shift: Probability
     jitter_probability: Probability
     jitter_brightness_contrast: Weight
     jitter_saturation: Weight
@@ -165,12 +173,15 @@ class DSRLosses(BaseModel):
     lambda_perceptual: Weight
     lambda_tv: Weight
     vgg_weights: str
+    identity_target: Literal["stored", "augmented"]
 
 
 class DSRTraining(Teacher, DSRLosses):
     base_channels: Positive
     residual_blocks: Positive
     initial_dsr: str
+    train_sizes: list[Size]
+    members: Positive
     epochs: Positive
     learning_rate: Rate
     warmup_epochs: Count
@@ -179,19 +190,25 @@ class DSRTraining(Teacher, DSRLosses):
 class EdgeFaceLosses(BaseModel):
     """The EdgeFace fine-tune: its recipe and its limits."""
 
-    arcface_scale: Rate
+    margin_head: Literal["arcface", "cosface", "adaface"]
+    arcface_scale: Weight
     arcface_margin: Weight
     label_smoothing: Probability
     lambda_arcface: Weight
     lambda_distill: Weight
     lambda_hr: Weight
     hr_fraction: Probability
+    lambda_direct: Weight
+    direct_fraction: Probability
+    lora_rank: Count
     collapse_d_prime: Probability
     collapse_effective_rank: Probability
 
 
 class EdgeFaceFinetune(Teacher, EdgeFaceLosses):
+    select_by: Literal["eer", "auc", "identity_similarity"]
     dsr: str
+    control: bool
     stage1_epochs: Count
     stage2_epochs: Count
     head_lr: Rate
@@ -200,10 +217,15 @@ class EdgeFaceFinetune(Teacher, EdgeFaceLosses):
 
 
 class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses):
+    select_by: Literal["eer", "auc"]
     dsr: str
     finetuned_edgeface: str
     mode: Literal["alternate", "joint"]
     cycles: Positive
+    skip_dsr: bool
+    skip_edgeface: bool
+    accept_level: Annotated[float, Field(ge=0, lt=1)]
+    dry_run: bool
     epochs: Positive
     learning_rate: Rate
     warmup_epochs: Count
@@ -221,6 +243,8 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses):
     finetune_early_stop_patience: Positive
     finetune_rotation_probability: Probability
     finetune_rotation_degrees: Weight
+    finetune_zoom: Probability
+    finetune_shift: Probability
     finetune_jitter_probability: Probability
     finetune_jitter_brightness_contrast: Weight
     finetune_jitter_saturation: Weight
@@ -243,6 +267,7 @@ class Evaluation(Stage):
     threshold_fpir: Probability
     enrolled: Positive
     tta: bool
+    judge: str
     limit: Count
     bootstrap_draws: Positive
     show_faces: bool

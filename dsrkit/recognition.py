@@ -32,9 +32,13 @@ def _device_of(module: nn.Module) -> torch.device:
 
 
 @torch.inference_mode()
-def restore(vlr: Pixels, dsr: nn.Module | None) -> UInt8[np.ndarray, "n 112 112 3"]:
-    """VLR faces → faces of 112×112, as bytes. Without a DSR: bicubic, the direct feed."""
-    restored = np.empty((len(vlr), 112, 112, 3), np.uint8)
+def restore(vlr: Pixels, dsr: nn.Module | None, into: np.ndarray | None = None) -> UInt8[np.ndarray, "n 112 112 3"]:
+    """VLR faces → faces of 112×112, as bytes. Without a DSR: bicubic, the direct feed.
+
+    Args:
+        into: an array to fill (a memory map, say) instead of a new one.
+    """
+    restored = np.empty((len(vlr), 112, 112, 3), np.uint8) if into is None else into
     for part in batches_of(len(vlr), BATCH):
         images = as_tensor(np.asarray(vlr[part]))
         images = upscale(images) if dsr is None else to_8_bits(dsr(images.to(_device_of(dsr))))

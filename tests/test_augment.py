@@ -4,20 +4,25 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from dsrkit.data.augment import Augmentation, jitter, rotate, turn_hue
+from dsrkit.data.augment import DRAWS, Augmentation, jitter, move, turn_hue
 
-STRONG = Augmentation(0.5, 0.5, 20.0, 0.5, 0.3, 0.3, 0.2)
+STRONG = Augmentation(0.5, 0.5, 20.0, 0.1, 0.1, 0.5, 0.3, 0.3, 0.2)
 
 
 def images(count=8, size=16, seed=0):
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+def seeded(seed=0, count=8):
+    return torch.rand(count, DRAWS, generator=torch.Generator().manual_seed(seed))
 
 
-def test_the_generator_decides_everything():
+def rotate(faces, degrees):
+    zero = torch.zeros(len(degrees))
+    return move(faces, degrees, zero + 1, zero, zero)
+
+
+def test_the_numbers_given_decide_everything():
     faces = images()
     assert torch.equal(STRONG(faces, seeded(1)), STRONG(faces, seeded(1)))
     assert not torch.equal(STRONG(faces, seeded(1)), STRONG(faces, seeded(2)))
@@ -33,7 +38,7 @@ def test_images_given_stay_as_they_are_and_those_returned_stay_in_range():
 
 @pytest.mark.parametrize(
     "augmentation",
-    [Augmentation(0.0), Augmentation(0.0, 1.0, 0.0), Augmentation(0.0, 0.0, 20.0), Augmentation(0.0, 0, 0, 1.0, 0.0, 0.0, 0.0)],
+    [Augmentation(0.0), Augmentation(0.0, 1.0, 0.0), Augmentation(0.0, 0.0, 20.0), Augmentation(0.0, jitter_probability=1.0)],
     ids=["all off", "no degrees", "never turned", "jitter of 0"],
 )
 def test_factors_of_zero_change_nothing(augmentation):
@@ -42,8 +47,8 @@ def test_factors_of_zero_change_nothing(augmentation):
 
 def test_flip_mirrors_the_share_that_was_asked_for():
     faces = images(400, 4)
-    assert torch.equal(Augmentation(1.0)(faces, seeded()), faces.flip(3))
-    changed = Augmentation(0.25)(faces, seeded())
+    assert torch.equal(Augmentation(1.0)(faces, seeded(count=400)), faces.flip(3))
+    changed = Augmentation(0.25)(faces, seeded(count=400))
     mirrored = (changed == faces.flip(3)).flatten(1).all(1)
     kept = (changed == faces).flatten(1).all(1)
     assert bool((mirrored ^ kept).all())
@@ -52,8 +57,12 @@ def test_flip_mirrors_the_share_that_was_asked_for():
 
 def test_each_image_has_its_own_draw():
     one = images(1).expand(20, -1, -1, -1)
-    for augmentation in (Augmentation(0, 1.0, 10.0), Augmentation(0, 0, 0, 1.0, 0.2), Augmentation(0, 0, 0, 1.0, 0, 0, 0.2)):
-        changed = augmentation(one, seeded())
+    for augmentation in (
+        Augmentation(0, 1.0, 10.0),
+        Augmentation(0, jitter_probability=1.0, jitter_brightness_contrast=0.2),
+        Augmentation(0, jitter_probability=1.0, jitter_hue=0.2),
+    ):
+        changed = augmentation(one, seeded(count=20))
         assert len({tuple(image.flatten().tolist()) for image in changed}) > 15
 
 
@@ -73,6 +82,27 @@ def test_turning_there_and_back_keeps_a_smooth_face():
     back = rotate(rotate(smooth, angles), -angles)
     assert (back - smooth)[..., 8:-8, 8:-8].abs().max() < 0.01
     assert (rotate(smooth, angles) - smooth)[..., 8:-8, 8:-8].abs().max() > 0.01
+
+
+def test_shift_moves_right_and_down_by_shares_of_the_width():
+    faces, zero = images(1), torch.zeros(1)
+    moved = move(faces, zero, zero + 1, torch.tensor([0.25]), torch.tensor([0.125]))
+    torch.testing.assert_close(moved[:, :, 2:, 4:], faces[:, :, :-2, :-4], atol=1e-5, rtol=0)
+
+
+def test_zoom_enlarges_about_the_centre():
+    dot = torch.zeros(1, 1, 33, 33)
+    dot[..., 16, 16] = 1
+    dot[..., 16, 22] = 1
+    zero = torch.zeros(1)
+    larger = move(dot, zero, torch.tensor([1.5]), zero, zero)
+    assert larger[0, 0, 16, 16] > 0.9 and larger[0, 0, 16, 25] > 0.9 and larger[0, 0, 16, 22] < 0.1
+
+
+def test_zoom_and_shift_are_drawn_for_every_image():
+    one = images(1).expand(20, -1, -1, -1)
+    for augmentation in (Augmentation(0, zoom=0.1), Augmentation(0, shift=0.1)):
+        assert len({tuple(image.flatten().tolist()) for image in augmentation(one, seeded(count=20))}) == 20
 
 
 def test_corners_are_filled_with_face_not_black():
@@ -97,7 +127,7 @@ def test_jitter_agrees_with_torchvision(factor):
 
 def test_jitter_stays_within_its_width():
     grey = torch.full((200, 3, 2, 2), 0.5)
-    changed = Augmentation(0, 0, 0, 1.0, 0.1)(grey, seeded())[:, 0, 0, 0]
+    changed = Augmentation(0, jitter_probability=1.0, jitter_brightness_contrast=0.1)(grey, seeded(count=200))[:, 0, 0, 0]
     assert 0.45 <= changed.min() < 0.46 and 0.54 < changed.max() <= 0.55
 
 

@@ -1,7 +1,7 @@
 """Augmentation of whole batches on the device: flip, small rotation, colour jitter, each image with its own draw.
 
-torchvision's transforms draw once for a batch; here every image has its own angle and factors, from a generator that is
-given, so that a step can be repeated exactly. HR is augmented first and VLR degraded from it, so both sides stay a pair.
+torchvision's transforms draw once for a batch; here every image has its own angle and factors, from uniform numbers that
+are given, so that a step can be repeated exactly. HR is augmented first and VLR degraded from it, so both sides stay a pair.
 """
 
 from __future__ import annotations
@@ -13,49 +13,62 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+DRAWS = 11  # uniform numbers that one image's augmentation takes
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's and torchvision's grey
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How often, and how far: degrees for rotation, ± factors for brightness, contrast, saturation, ± turns for hue."""
+    """How often, and how far: degrees for rotation, ± shares of the width for zoom and shift, ± factors for brightness,
+    contrast, saturation, ± turns for hue. Zoom and shift are drawn for every image."""
 
     flip_probability: float = 0.5
     rotation_probability: float = 0.0
     rotation_degrees: float = 0.0
+    zoom: float = 0.0
+    shift: float = 0.0
     jitter_probability: float = 0.0
     jitter_brightness_contrast: float = 0.0
     jitter_saturation: float = 0.0
     jitter_hue: float = 0.0
 
-    def __call__(self, images: Float[Tensor, "n 3 h w"], generator: torch.Generator) -> Float[Tensor, "n 3 h w"]:
-        """Augmented copies in [0, 1]. ``generator`` lives on the CPU, so that draws do not depend on the device."""
-        count = len(images)
+    def __call__(self, images: Float[Tensor, "n 3 h w"], uniform: Float[Tensor, "n draws"]) -> Float[Tensor, "n 3 h w"]:
+        """Augmented copies in [0, 1]. ``uniform``: ``DRAWS`` numbers in [0, 1) for each image, in a fixed order."""
+        flip, turn, angle, jittered, bright, contrast, saturation, hue, near, across, down = uniform.to(images.device).T
 
-        def chance(probability: float) -> Tensor:
-            return (torch.rand(count, generator=generator) < probability).to(images.device)
-
-        def spread(width: float) -> Tensor:
-            return (2 * torch.rand(count, generator=generator) - 1).mul(width).to(images.device)
+        def spread(draw: Tensor, width: float) -> Tensor:
+            return (2 * draw - 1) * width
 
         if self.flip_probability:
-            images = torch.where(chance(self.flip_probability)[:, None, None, None], images.flip(3), images)
-        if self.rotation_probability:
-            images = rotate(images, spread(self.rotation_degrees) * chance(self.rotation_probability))
+            images = torch.where((flip < self.flip_probability)[:, None, None, None], images.flip(3), images)
+        if self.rotation_probability or self.zoom or self.shift:
+            degrees = spread(angle, self.rotation_degrees) * (turn < self.rotation_probability)
+            moved = [spread(draw, self.shift) for draw in (across, down)]
+            images = move(images, degrees, 1 + spread(near, self.zoom), *moved)
         if self.jitter_probability:
-            on = chance(self.jitter_probability)
-            brightness, contrast = (1 + spread(self.jitter_brightness_contrast) * on for _ in range(2))
-            images = jitter(images, brightness, contrast, 1 + spread(self.jitter_saturation) * on)
+            on = jittered < self.jitter_probability
+            light, depth = (1 + spread(draw, self.jitter_brightness_contrast) * on for draw in (bright, contrast))
+            images = jitter(images, light, depth, 1 + spread(saturation, self.jitter_saturation) * on)
             if self.jitter_hue:
-                images = turn_hue(images, spread(self.jitter_hue) * on)
+                images = turn_hue(images, spread(hue, self.jitter_hue) * on)
         return images
 
 
-def rotate(images: Float[Tensor, "n c h w"], degrees: Float[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
-    """Turn each image about its own centre (bilinear; corners are filled by reflection)."""
+def move(
+    images: Float[Tensor, "n c h w"],
+    degrees: Float[Tensor, " n"],
+    zoom: Float[Tensor, " n"],
+    across: Float[Tensor, " n"],
+    down: Float[Tensor, " n"],
+) -> Float[Tensor, "n c h w"]:
+    """Turn each image about its own centre, enlarge it by ``zoom`` and shift it by shares of its size, in one resampling.
+
+    Bilinear; what comes in at the border is a reflection.
+    """
     angles = torch.deg2rad(degrees)
-    cosine, sine, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
-    matrix = torch.stack([cosine, -sine, zero, sine, cosine, zero], dim=1).view(-1, 2, 3)
+    cosine, sine = angles.cos() / zoom, angles.sin() / zoom
+    # the grid says where each output pixel comes from, in units of half the size: the inverse of what the image does
+    matrix = torch.stack([cosine, -sine, -2 * across, sine, cosine, -2 * down], dim=1).view(-1, 2, 3)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 

@@ -64,3 +64,26 @@ def plot_face_strips(
     for row, name in enumerate(names or ()):
         axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=6)
     return figure
+
+
+@styled
+def plot_identity_map(weight: Float[np.ndarray, "h w"], faces: Images | np.ndarray) -> Figure:
+    """A map over the face (1 is its mean) beside the mean face that it belongs to, both with the same outlines.
+
+    Args:
+        weight: [H, W], such as the size of a loss's gradient by pixel.
+        faces: bytes [N, H, W, 3] of aligned faces, whose mean is drawn.
+    """
+    figure, axes = panels(1, 2, width=2.6, height=2.4)
+    mean = np.asarray(faces, np.float32).mean(0) / 255
+    axes[0, 0].imshow(mean, interpolation="nearest")
+    axes[0, 0].set_title("mean HR face")
+    image = axes[0, 1].imshow(weight, cmap="cividis", vmin=0)
+    axes[0, 1].imshow(mean.mean(2), cmap="gray", alpha=0.25)
+    axes[0, 1].set_title("gradient of the identity loss")
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes[0, 1], shrink=0.9)
+    return figure

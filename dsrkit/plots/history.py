@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dsrkit.plots.style import hide_unused, look, panels, styled
+from dsrkit.plots.style import COLOURS, GREY, hide_unused, look, panels, styled
 
 History = Sequence[Mapping[str, Any]]  # numbers, or None where an epoch was not measured
 Groups = Mapping[str, Sequence[str]]
@@ -34,6 +35,7 @@ def history_groups(history: History) -> dict[str, list[str]]:
     """Which measures share a panel: title → keys. Losses come first, then validation measures, then the learning rate."""
     keys = [key for key in dict.fromkeys(key for record in history for key in record) if key not in _NOT_MEASURES]
     groups = {"training losses": [key for key in keys if key.startswith("loss")]}
+    groups["gradient norms"] = [key for key in keys if key.startswith("gradient")]
     groups |= {title: [key for key in together if key in keys] for title, together in _TOGETHER.items()}
     known = {key for group in groups.values() for key in group}
     groups |= {key.replace("_", " "): [key] for key in keys if key not in known}
@@ -45,9 +47,9 @@ def _panel(axis: Axes, history: History, title: str, keys: Sequence[str]) -> Non
     values = [record[key] for key in keys for record in history if record.get(key) is not None]
     for number, key in enumerate(keys):
         points = [(record["epoch"], record[key]) for record in history if record.get(key) is not None]
-        name = key.removeprefix("loss_").replace("_", " ")
+        name = key.removeprefix("loss_").removeprefix("gradient_").replace("_", " ")
         axis.plot(*zip(*points, strict=True), label=name, markevery=max(1, len(points) // 8), **look(number))
-    if title == "training losses" and min(values) > 0:
+    if title in ("training losses", "gradient norms") and min(values) > 0:
         axis.set_yscale("log")  # the terms differ by orders of magnitude
         axis.set_ylim(top=max(values) * max(4, (max(values) / min(values)) ** 0.8))  # room for the legend
     axis.set_title(title)
@@ -83,6 +85,28 @@ def plot_history(history: History, groups: Groups | None = None) -> Figure:
     for axis, (title, keys) in zip(used, groups.items(), strict=True):
         _panel(axis, history, title, keys)
     figure.supxlabel("epoch", fontsize="medium")
+    return figure
+
+
+@styled
+def plot_steps(table: pd.DataFrame, measure: str) -> Figure:
+    """The gain of every step of a cycle with its interval: filled where accepted, hollow where refused.
+
+    Args:
+        table: a row a step, with cycle, step, gain, gain_low, gain_high and accepted.
+        measure: what the gain is of.
+    """
+    figure, axes = panels(1, 1, height=0.8 + 0.35 * len(table))
+    axis, places = axes[0, 0], range(len(table))
+    for place, row in zip(places, table.itertuples(), strict=True):
+        colour = COLOURS[2] if row.accepted else COLOURS[1]
+        axis.plot([row.gain_low, row.gain_high], [place, place], color=colour, linestyle="-", marker="|")
+        axis.plot(row.gain, place, color=colour, marker="o", markersize=7, markerfacecolor=colour if row.accepted else "white")
+    axis.axvline(0, color=GREY, linestyle="-", linewidth=0.8)
+    labels = [f"cycle {row.cycle}, {row.step}\n{'accepted' if row.accepted else 'refused'}" for row in table.itertuples()]
+    axis.set_yticks(list(places), labels)
+    axis.set_ylim(len(table) - 0.5, -0.5)
+    axis.set_xlabel(f"gain in {measure.upper()} on validation subjects, with its interval")
     return figure
 
 

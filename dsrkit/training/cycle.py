@@ -1,182 +1,195 @@
 """The cycle: DSR goes on learning with the fine-tuned EdgeFace as its teacher, and EdgeFace from the new DSR.
 
 Two modes. *Alternate* is the seeds' recipe: cycle 1 continues DSR; from cycle 2 on EdgeFace is fine-tuned again first.
-*Joint* trains both at once, end to end, towards the original recogniser's embedding of the HR face (distillation, as in
-FitNets-style teacher-student training, Hinton et al. 2015, arXiv 1503.02531). Every step starts from its own validation
-result: a step whose best epoch is its start is refused, and the networks stay as they were.
+*Joint* (``joint.py``) trains both at once. A step is accepted only when validation improves by more than the paired
+bootstrap interval of the gain; a refused step is rolled back, and the next starts from what was there before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from dsrkit.losses import identity_loss
-from dsrkit.models.checkpoint import copy_checkpoint, keep_previous, save_checkpoint
-from dsrkit.models.dsr import DSR, dsr_content, read_dsr
+from dsrkit.models.checkpoint import copy_checkpoint
+from dsrkit.models.dsr import DSR, read_dsr
 from dsrkit.models.edgeface import EdgeFace, load_edgeface
 from dsrkit.params import CyclicCycle
-from dsrkit.recognition import embed, restore
-from dsrkit.runs import resolve
+from dsrkit.recognition import embed
+from dsrkit.runs import is_main, resolve
 from dsrkit.training.collapse import CollapseWatch
-from dsrkit.training.dsr import DSRBatch, DSRTask, pair_batches
-from dsrkit.training.edgeface import Recipe, finetune, save_edgeface
+from dsrkit.training.dsr import DSRTask
+from dsrkit.training.edgeface import Recipe, finetune
+from dsrkit.training.joint import JointTask
+from dsrkit.training.launch import in_processes, together
 from dsrkit.training.loop import Fit, fit
+from dsrkit.training.resume import Progress
 from dsrkit.training.setting import Setting
 
-
-@dataclass
-class JointTask:
-    """DSR and EdgeFace together. See ``loop.Task``."""
-
-    setting: Setting
-    dsr: DSR
-    edgeface: EdgeFace
-    paths: tuple[Path, Path]
-    origin: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        assert isinstance(self.setting.params, CyclicCycle)
-        self.params = self.setting.params
-        self.embeddings = torch.from_numpy(self.setting.hr_embeddings).to(self.setting.device)
-
-    @property
-    def trained(self) -> nn.Module:
-        return nn.ModuleList([self.dsr, self.edgeface])
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        self.edgeface.requires_grad_(True)
-        groups = ((self.dsr, self.params.learning_rate), (self.edgeface, self.params.backbone_lr))
-        return [{"params": list(module.parameters()), "lr": rate} for module, rate in groups]
-
-    def steps(self) -> int:
-        return len(self.setting.batches(len(self.setting.train), self.params.batch_size))
-
-    def batches(self, epoch: int) -> Iterator[DSRBatch]:
-        return pair_batches(self.setting, self.embeddings, self.params.batch_size, epoch)
-
-    def losses(self, batch: DSRBatch) -> dict[str, Tensor]:
-        """Restored and HR faces (a share of them) towards the original's embedding; L1 keeps the face a face."""
-        params, sr = self.params, self.dsr(batch.vlr)
-        count = round(params.hr_fraction * len(sr))
-        embeddings = self.edgeface.embed(torch.cat([sr, batch.hr[:count]]))
-        losses = {
-            "l1": params.lambda_l1 * F.l1_loss(sr, batch.hr),
-            "identity": params.lambda_identity * identity_loss(embeddings[: len(sr)], batch.embeddings),
-        }
-        if count:
-            losses["hr"] = params.lambda_hr * identity_loss(embeddings[len(sr) :], batch.embeddings[:count])
-        return losses
-
-    def validate(self) -> dict[str, float]:
-        validation = self.setting.validation
-        restored = restore(validation.faces.vlr, self.dsr)
-        return validation.images(restored) | validation.verification(self.edgeface, restored) | validation.hr_kept(self.edgeface)
-
-    def save(self, epoch: int, metrics: dict[str, float]) -> None:
-        about = {"epoch": epoch, "metrics": metrics, "provenance": self.origin}
-        save_checkpoint(self.paths[0], "dsr", dsr_content(self.dsr) | about)
-        save_edgeface(self.paths[1], self.edgeface, None, self.setting, epoch, metrics, self.origin)
+OnStep = Callable[[str, list[dict[str, float]]], None]
+Files = tuple[Path, Path]  # a DSR and an EdgeFace
 
 
 @dataclass
 class Step:
-    """One step of a cycle that was tried."""
+    """One step of a cycle that was tried. ``gain`` is that of the measure that selects, with its interval."""
 
     cycle: int
     step: str
     fit: Fit
+    gain: dict[str, float]
+    accepted: bool
 
     def record(self, measure: str) -> dict[str, Any]:
-        """For a table: the measure before and after, and whether the step was accepted."""
+        """For a table: the measure before and after, the gain, and whether the step was accepted."""
         start = next(row for row in self.fit.history if row["epoch"] == 0)
         return {
             "cycle": self.cycle, "step": self.step, "before": start[measure], "best": self.fit.best[measure],
-            "accepted": self.fit.improved, "epochs": self.fit.history[-1]["epoch"], "ended": self.fit.ended,
+            "gain": self.gain["value"], "gain_low": self.gain["low"], "gain_high": self.gain["high"],
+            "accepted": self.accepted, "epochs": self.fit.history[-1]["epoch"], "ended": self.fit.ended,
             "seconds": round(self.fit.seconds),
         }  # fmt: skip
 
 
-OnStep = Callable[[str, list[dict[str, float]]], None]
+@dataclass
+class Cycles:
+    """What every step of the stage shares."""
+
+    setting: Setting
+    first: Files
+    progress: Progress
+    on_epoch: OnStep
+    steps: list[Step]
+
+    @property
+    def params(self) -> CyclicCycle:
+        assert isinstance(self.setting.params, CyclicCycle)
+        return self.setting.params
+
+    def origin(self, previous: Files) -> dict[str, Any]:
+        """Provenance of a cycle's networks: what the stage started from, and what this cycle did."""
+        of_cycle = {"previous_dsr": previous[0], "previous_edgeface": previous[1]}
+        return self.setting.origin(dsr=self.first[0], edgeface=self.first[1], **of_cycle)
+
+    def watch(self) -> CollapseWatch:
+        return CollapseWatch(self.params.collapse_d_prime, self.params.collapse_effective_rank)
+
+    def judge(self, cycle: int, step: str, done: Fit, before: Files, after: Files) -> None:
+        """Accept the step that left ``after``, or roll it back to ``before``."""
+        setting, level, title = self.setting, self.params.accept_level, f"cycle {cycle}, {step}"
+        if title in self.progress.notes:  # judged before the training was interrupted
+            self.steps.append(Step(cycle, step, done, **self.progress.notes[title]))
+            return
+        old, new = ((read_dsr(dsr, setting.device), load_edgeface(edgeface, setting.device)) for dsr, edgeface in (before, after))
+        gain = setting.validation.gain(old, new, self.params.select_by, level or 0.95)
+        accepted = done.improved and (gain["low"] > 0 or level == 0)
+        together()  # everyone has read the files
+        if not accepted and is_main():
+            for kept, refused in zip(before, after, strict=True):
+                copy_checkpoint(kept, refused)
+        if is_main():
+            self.progress.note(title, {"gain": gain, "accepted": accepted})
+        together()
+        self.steps.append(Step(cycle, step, done, gain, accepted))
 
 
+@in_processes("04_cyclic_cycle")
 def run_cycles(setting: Setting, on_epoch: OnStep = lambda title, history: None) -> list[Step]:
     """The stage ``04_cyclic_cycle``: ``cycles`` cycles from ``dsr.pt`` and ``edgeface.pt``.
 
-    Cycle k leaves ``dsr_cycle<k>.pt`` and ``edgeface_cycle<k>.pt``, the same networks as before where a step was refused.
+    Cycle k leaves ``dsr_cycle<k>.pt`` and ``edgeface_cycle<k>.pt``, the same networks as before where its steps were refused.
     """
-    params, run = setting.params, setting.run
+    files = first_files(setting)
+    run, params = setting.run, setting.params
     assert isinstance(params, CyclicCycle)
-    dsr_path = resolve(params.dsr, run.dsr, "DSR (dsr)")
-    edgeface_path = resolve(params.finetuned_edgeface, run.edgeface, "fine-tuned EdgeFace (finetuned_edgeface)")
-    steps: list[Step] = []
+    earlier: list[Path] = []
     number = 1
-    while run.cycle(number)[0].exists():  # every cycle of an earlier training, so that none of them is taken for one of this
-        for path in run.cycle(number):
-            keep_previous(path)
+    while number <= params.cycles or run.cycle(number)[0].exists():  # so that no cycle of an earlier training is taken for ours
+        earlier += run.cycle(number)
         number += 1
+    progress = setting.progress("04_cyclic_cycle", setting.origin(dsr=files[0], edgeface=files[1]), earlier)
+    cycles = Cycles(setting, files, progress, on_epoch, [])
     for number in range(1, params.cycles + 1):
-        one_cycle = _joint if params.mode == "joint" else _alternate
-        steps += one_cycle(setting, number, dsr_path, edgeface_path, on_epoch)
-        dsr_path, edgeface_path = run.cycle(number)
-    return steps
+        (_joint if params.mode == "joint" else _alternate)(cycles, number, files)
+        files = run.cycle(number)
+    progress.finish()
+    return cycles.steps
 
 
-def _joint(setting: Setting, number: int, dsr_path: Path, edgeface_path: Path, on_epoch: OnStep) -> list[Step]:
+def first_files(setting: Setting) -> Files:
+    """The DSR and the EdgeFace that the first cycle starts from. Raises FileNotFoundError."""
     params = setting.params
     assert isinstance(params, CyclicCycle)
-    dsr = read_dsr(dsr_path, setting.device)
-    task = JointTask(
-        setting,
-        dsr,
-        load_edgeface(edgeface_path, setting.device),
-        setting.run.cycle(number),
-        setting.origin(dsr=dsr_path, edgeface=edgeface_path),
+    return (
+        resolve(params.dsr, setting.run.dsr, "DSR (dsr)"),
+        resolve(params.finetuned_edgeface, setting.run.edgeface, "fine-tuned EdgeFace (finetuned_edgeface)"),
     )
-    schedule = setting.schedule(epochs=params.epochs, warmup_epochs=params.warmup_epochs)
-    watch = CollapseWatch(params.collapse_d_prime, params.collapse_effective_rank)
-    title = f"cycle {number}, joint"
-    return [Step(number, "joint", fit(task, schedule, lambda history: on_epoch(title, history), watch, title))]
 
 
-def _alternate(setting: Setting, number: int, dsr_path: Path, edgeface_path: Path, on_epoch: OnStep) -> list[Step]:
-    params, steps = setting.params, []
+def joint_task(setting: Setting, number: int, dsr: DSR, edgeface: EdgeFace, origin: dict[str, Any]) -> JointTask:
+    """Both networks of cycle ``number`` at once."""
+    params = setting.params
     assert isinstance(params, CyclicCycle)
-    new_dsr, new_edgeface = setting.run.cycle(number)
-    origin = setting.origin(dsr=dsr_path, edgeface=edgeface_path)
-    dsr, edgeface = read_dsr(dsr_path, setting.device), load_edgeface(edgeface_path, setting.device)
-    if number == 1:
-        copy_checkpoint(edgeface_path, new_edgeface)
-    else:
-        recipe = Recipe(
-            params.stage1_epochs, params.stage2_epochs, params.head_lr, params.backbone_lr, params.head_lr_stage2,
-            params.finetune_batch_size,
-        )  # fmt: skip
-        title = f"cycle {number}, EdgeFace"
-        tuned = finetune(
-            replace(setting, params=params.of_finetune()),
-            edgeface,
-            dsr,
-            recipe,
-            new_edgeface,
-            origin,
-            lambda history: on_epoch(title, history),
-        )
-        steps.append(Step(number, "EdgeFace", tuned))
-        edgeface = load_edgeface(new_edgeface, setting.device)
-    weights, rate, epochs = params, params.learning_rate, params.epochs
+    return JointTask(setting, params, dsr, edgeface, setting.run.cycle(number), origin)
+
+
+def dsr_task(setting: Setting, number: int, dsr: DSR, teacher: EdgeFace, origin: dict[str, Any]) -> DSRTask:
+    """DSR goes on in cycle ``number`` with ``teacher``; from cycle 2 on at that cycle's weights and learning rate."""
+    params = setting.params
+    assert isinstance(params, CyclicCycle)
+    weights, rate = params, params.learning_rate
     if number > 1:
         changes = {"lambda_identity": params.lambda_identity_cycle2, "lambda_feature_match": params.lambda_feature_match_cycle2}
-        weights, rate, epochs = params.model_copy(update=changes), params.learning_rate_cycle2, params.epochs_cycle2
-    embeddings = torch.from_numpy(embed(setting.train.hr, edgeface)).to(setting.device)
-    task = DSRTask(setting, dsr, edgeface, weights, embeddings, rate, new_dsr, origin)
-    title = f"cycle {number}, DSR"
-    schedule = setting.schedule(epochs=epochs, warmup_epochs=params.warmup_epochs)
-    steps.append(Step(number, "DSR", fit(task, schedule, lambda history: on_epoch(title, history), title=title)))
-    return steps
+        weights, rate = params.model_copy(update=changes), params.learning_rate_cycle2
+    embeddings = torch.from_numpy(embed(setting.train.hr, teacher)).to(setting.device)
+    return DSRTask(setting, dsr, teacher, weights, embeddings, rate, setting.run.cycle(number)[0], origin)
+
+
+def _joint(cycles: Cycles, number: int, files: Files) -> None:
+    setting, params, title = cycles.setting, cycles.params, f"cycle {number}, joint"
+    dsr, edgeface = read_dsr(files[0], setting.device), load_edgeface(files[1], setting.device)
+    task = joint_task(setting, number, dsr, edgeface, cycles.origin(files))
+    schedule = setting.schedule(epochs=params.epochs, warmup_epochs=params.warmup_epochs)
+    done = fit(task, schedule, lambda history: cycles.on_epoch(title, history), cycles.watch(), title, cycles.progress)
+    cycles.judge(number, "joint", done, files, setting.run.cycle(number))
+
+
+def _alternate(cycles: Cycles, number: int, files: Files) -> None:
+    setting, params = cycles.setting, cycles.params
+    paths = setting.run.cycle(number)
+    origin = cycles.origin(files)
+    if number > 1 and not params.skip_edgeface:
+        title = f"cycle {number}, EdgeFace"
+        done = finetune(
+            setting.with_params(**params.of_finetune().model_dump()), load_edgeface(files[1], setting.device), files[0],
+            _recipe(params), paths[1], origin, cycles.progress, lambda history: cycles.on_epoch(title, history), title,
+        )  # fmt: skip
+        cycles.judge(number, "EdgeFace", done, files, (files[0], paths[1]))
+    elif is_main():
+        copy_checkpoint(files[1], paths[1])
+    together()
+    if params.skip_dsr:
+        if is_main():
+            copy_checkpoint(files[0], paths[0])
+        together()
+    else:
+        title = f"cycle {number}, DSR"
+        dsr, teacher = read_dsr(files[0], setting.device), load_edgeface(paths[1], setting.device)
+        schedule = setting.schedule(
+            epochs=params.epochs if number == 1 else params.epochs_cycle2, warmup_epochs=params.warmup_epochs
+        )
+        done = fit(
+            dsr_task(setting, number, dsr, teacher, origin), schedule, lambda history: cycles.on_epoch(title, history),
+            title=title, progress=cycles.progress,
+        )  # fmt: skip
+        cycles.judge(number, "DSR", done, (files[0], paths[1]), paths)
+
+
+def _recipe(params: CyclicCycle) -> Recipe:
+    return Recipe(
+        params.stage1_epochs, params.stage2_epochs, params.head_lr, params.backbone_lr, params.head_lr_stage2,
+        params.finetune_batch_size,
+    )  # fmt: skip

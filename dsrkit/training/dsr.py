@@ -2,65 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsrkit.data.degrade import as_tensor, degrade
 from dsrkit.losses import PerceptualLoss, feature_match_loss, identity_loss, total_variation_loss
-from dsrkit.models.checkpoint import keep_previous, save_checkpoint
+from dsrkit.models.checkpoint import save_checkpoint
 from dsrkit.models.dsr import DSR, DSRConfig, dsr_content, read_dsr
 from dsrkit.models.edgeface import EdgeFace
 from dsrkit.params import DSRLosses, DSRTraining
-from dsrkit.recognition import restore
-from dsrkit.runs import resolve
+from dsrkit.runs import resolve, seed_everything
+from dsrkit.training.launch import in_processes
 from dsrkit.training.loop import Fit, fit
+from dsrkit.training.sampling import Draw, Sampler
 from dsrkit.training.setting import Setting
 
 
 @dataclass
 class DSRBatch:
-    vlr: Tensor
-    hr: Tensor
-    embeddings: Tensor  # of the HR faces, by the teacher
+    vlr: Float[Tensor, "n 3 h w"]
+    hr: Float[Tensor, "n 3 112 112"]
+    embeddings: Float[Tensor, "n 512"]  # of the HR faces, by the teacher
 
 
-def pair_batches(setting: Setting, embeddings: Tensor, batch_size: int, epoch: int) -> Iterator[DSRBatch]:
-    """Augmented HR faces, VLR faces degraded from them on the device, and the stored embeddings of the originals."""
-    params, sampler = setting.params, setting.batches(len(setting.train), batch_size)
-    augment, generator = setting.augmentation(), sampler.generator(epoch)
-    for rows in sampler.epoch(epoch):
-        hr = augment(as_tensor(setting.train.hr[rows]).to(setting.device), generator)
-        yield DSRBatch(degrade(hr, params.vlr_size, setting.degradation), hr, embeddings[rows])
+@dataclass(frozen=True)
+class PairedFaces:
+    """Augmented HR faces, VLR faces degraded from them on the device, and the teacher's embeddings.
+
+    Args:
+        embeddings: the teacher's of every training face as it is. They serve for the augmented faces too: flips, turns of a
+            few degrees and faint jitter do not change who it is, and a teacher's forward pass is a large part of a CPU step.
+        teacher: given, it embeds the augmented faces themselves instead (a "consistent" teacher, Beyer et al. 2022, arXiv
+            2106.05237).
+        sizes: VLR sizes; each step draws one.
+    """
+
+    setting: Setting
+    embeddings: Float[Tensor, "n 512"]
+    teacher: EdgeFace | None
+    sizes: tuple[str, ...]
+
+    def __call__(self, draw: Draw) -> DSRBatch:
+        setting, device = self.setting, self.setting.device
+        hr = setting.augmentation()(as_tensor(setting.train.hr[draw.rows]).to(device), draw.uniform)
+        size = self.sizes[int(draw.of_step * len(self.sizes))]
+        if self.teacher is None:
+            wanted = self.embeddings[torch.from_numpy(draw.rows).to(device)]
+        else:
+            with torch.no_grad():
+                wanted = self.teacher(hr)
+        return DSRBatch(degrade(hr, size, setting.degradation), hr, wanted)
 
 
 @dataclass
 class DSRTask:
-    """DSR against a frozen teacher. See ``loop.Task``.
-
-    The teacher's embedding of an HR face is computed once, before training: flips, turns of a few degrees and faint
-    jitter do not change who it is, and a teacher's forward pass is a large part of a CPU step.
-    """
+    """DSR against a frozen teacher. See ``loop.Task``."""
 
     setting: Setting
     dsr: DSR
     teacher: EdgeFace
     weights: DSRLosses
-    embeddings: Tensor
+    embeddings: Float[Tensor, "n 512"]
     learning_rate: float
     path: Path
     origin: dict[str, Any]
+    sizes: tuple[str, ...] = ()
     perceptual: nn.Module | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.teacher.requires_grad_(False).eval()
         wanted = self.weights.lambda_perceptual > 0
         self.perceptual = PerceptualLoss(self.vgg_weights()).to(self.setting.device) if wanted else None
+        teacher = self.teacher if self.weights.identity_target == "augmented" else None
+        self.batch = PairedFaces(self.setting, self.embeddings, teacher, self.sizes or (self.setting.params.vlr_size,))
 
     def vgg_weights(self) -> Path | str:
         name = self.weights.vgg_weights
@@ -70,19 +91,22 @@ class DSRTask:
     def trained(self) -> nn.Module:
         return self.dsr
 
+    @property
+    def sampler(self) -> Sampler:
+        return self.setting.sampler(self.setting.params.batch_size)
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.dsr.parameters()), "lr": self.learning_rate}]
 
-    def steps(self) -> int:
-        return len(self.setting.batches(len(self.setting.train), self.setting.params.batch_size))
-
-    def batches(self, epoch: int) -> Iterator[DSRBatch]:
-        return pair_batches(self.setting, self.embeddings, self.setting.params.batch_size, epoch)
+    def names(self, rows: np.ndarray) -> list[str]:
+        return [self.setting.train.names[row] for row in rows]
 
     def losses(self, batch: DSRBatch) -> dict[str, Tensor]:
         """The whole of DSR's objective: each term weighted, logged apart; a weight of 0 costs nothing."""
         weights, sr, hr = self.weights, self.dsr(batch.vlr), batch.hr
-        losses = {"l1": weights.lambda_l1 * F.l1_loss(sr, hr)}
+        losses = {}
+        if weights.lambda_l1:
+            losses["l1"] = weights.lambda_l1 * F.l1_loss(sr, hr)
         if weights.lambda_identity or weights.lambda_feature_match:
             stages, embedding = self.teacher.stages_and_embedding(sr)
             losses["identity"] = weights.lambda_identity * identity_loss(embedding, batch.embeddings)
@@ -97,31 +121,54 @@ class DSRTask:
         return losses
 
     def validate(self) -> dict[str, float]:
-        restored = restore(self.setting.validation.faces.vlr, self.dsr)
-        return self.setting.validation.images(restored) | self.setting.validation.verification(self.teacher, restored)
+        return self.setting.validation.measure(self.dsr, self.teacher, self.sizes)
 
     def save(self, epoch: int, metrics: dict[str, float]) -> None:
         save_checkpoint(self.path, "dsr", dsr_content(self.dsr) | {"epoch": epoch, "metrics": metrics, "provenance": self.origin})
 
 
+@in_processes("02_dsr_training")
 def train_dsr(setting: Setting, on_epoch=lambda history: None) -> Fit:
     """The stage ``02_dsr_training``: a new DSR, or one continued from ``initial_dsr``; the best goes to ``dsr.pt``.
 
-    Raises TrainingError, CheckpointError, FileNotFoundError, or ValueError for an ``initial_dsr`` of another width or depth.
+    With ``members`` above 1, further ones with the next seeds go to ``dsr_member2.pt``, …: an ensemble, ``load_dsr([…])``.
+    The first member's training is returned. Raises TrainingError, CheckpointError, FileNotFoundError, or ValueError for an
+    ``initial_dsr`` of another width or depth.
     """
     params = setting.params
     assert isinstance(params, DSRTraining)
-    config, files = DSRConfig(params.base_channels, params.residual_blocks), {}
-    dsr = DSR(config).to(setting.device).to(memory_format=torch.channels_last)
+    files = {}
     if params.initial_dsr:
         files["initial_dsr"] = resolve(params.initial_dsr, Path(), "DSR to continue from (initial_dsr)")
-        dsr = read_dsr(files["initial_dsr"], setting.device)
-        if dsr.config != config:
-            raise ValueError(
-                f"initial_dsr: expected {config} as the parameters say, got {dsr.config}. Give the same width and depth."
-            )
-    embeddings = torch.from_numpy(setting.hr_embeddings).to(setting.device)
     origin = setting.origin(**files)
-    keep_previous(setting.run.dsr)
-    task = DSRTask(setting, dsr, setting.original, params, embeddings, params.learning_rate, setting.run.dsr, origin)
-    return fit(task, setting.schedule(epochs=params.epochs, warmup_epochs=params.warmup_epochs), on_epoch, title="DSR")
+    paths = [setting.run.dsr_member(number) for number in range(1, params.members + 1)]
+    progress = setting.progress("02_dsr_training", origin, paths)
+    embeddings = torch.from_numpy(setting.hr_embeddings).to(setting.device)
+    schedule = setting.schedule(epochs=params.epochs, warmup_epochs=params.warmup_epochs)
+    fits = []
+    for number, path in enumerate(paths):
+        member = setting.with_params(seed=params.seed + number)
+        task = DSRTask(
+            member, _first_dsr(member, files.get("initial_dsr")), setting.original, params, embeddings, params.learning_rate,
+            path, origin, tuple(params.train_sizes),
+        )  # fmt: skip
+        title = f"DSR, member {number + 1}" if params.members > 1 else "DSR"
+        fits.append(fit(task, schedule, on_epoch, title=title, progress=progress))
+    progress.finish()
+    return fits[0]
+
+
+def _first_dsr(setting: Setting, initial: Path | None) -> DSR:
+    """The DSR that a training starts from: fresh, of the setting's seed, or read."""
+    params = setting.params
+    assert isinstance(params, DSRTraining)
+    config = DSRConfig(params.base_channels, params.residual_blocks)
+    if initial is None:
+        seed_everything(params.seed)
+        return DSR(config).to(setting.device).to(memory_format=torch.channels_last)
+    dsr = read_dsr(initial, setting.device)
+    if dsr.config != config:
+        raise ValueError(
+            f"initial_dsr: expected {config} as the parameters say, got {dsr.config}. Give the same width and depth."
+        )
+    return dsr

@@ -1,41 +1,45 @@
 """Fine-tuning EdgeFace on restored faces, in two stages: the head alone, then everything at a low learning rate.
 
-Three terms: ArcFace on the training subjects (the seeds' recipe), distillation to the original recogniser's embedding of
-the HR face (no labels, no collapse), and the same on a share of HR faces, so that HR accuracy is kept.
+The terms: a margin softmax on the training subjects (ArcFace is the seeds' recipe), distillation to the original
+recogniser's embedding of the HR face (no labels, no collapse), and the same on a share of HR faces, so that HR accuracy is
+kept, and on a share of bicubic faces, so that the recogniser does not need the DSR.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from dsrkit.data.degrade import as_tensor
-from dsrkit.losses import ArcFace, identity_loss
-from dsrkit.models.checkpoint import keep_previous, save_checkpoint
-from dsrkit.models.dsr import load_dsr
+from dsrkit.data.degrade import as_tensor, upscale
+from dsrkit.losses import MarginHead, identity_loss
+from dsrkit.models.checkpoint import save_checkpoint
 from dsrkit.models.edgeface import EdgeFace
+from dsrkit.models.lora import add_lora, merged_state_dict
 from dsrkit.params import EdgeFaceFinetune, EdgeFaceLosses
-from dsrkit.recognition import restore
-from dsrkit.runs import resolve
+from dsrkit.runs import resolve, seed_everything
 from dsrkit.training.collapse import CollapseWatch
+from dsrkit.training.launch import in_processes
 from dsrkit.training.loop import Fit, fit
+from dsrkit.training.restored import restored_faces
+from dsrkit.training.resume import Progress
+from dsrkit.training.sampling import Draw, Sampler
 from dsrkit.training.setting import Setting
 
 
 @dataclass
 class FaceBatch:
-    restored: Tensor
-    hr: Tensor
-    labels: Tensor
-    embeddings: Tensor  # of the HR faces, by the original recogniser
+    restored: Float[Tensor, "n 3 112 112"]
+    hr: Float[Tensor, "h 3 112 112"]  # of the first h faces
+    direct: Float[Tensor, "d 3 112 112"]  # of the first d faces: bicubic
+    labels: Int[Tensor, " n"]
+    embeddings: Float[Tensor, "n 512"]  # of the HR faces, by the original recogniser
 
 
 @dataclass
@@ -44,7 +48,7 @@ class EdgeFaceTask:
 
     setting: Setting
     edgeface: EdgeFace
-    head: ArcFace
+    head: MarginHead
     weights: EdgeFaceLosses
     restored: UInt8[np.ndarray, "n 112 112 3"]
     validation_restored: UInt8[np.ndarray, "v 112 112 3"]
@@ -54,43 +58,63 @@ class EdgeFaceTask:
     path: Path
     origin: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        self.backbone = add_lora(self.edgeface, self.weights.lora_rank) if self.weights.lora_rank else []
+
     @property
     def trained(self) -> nn.Module:
-        return nn.ModuleList([self.edgeface, self.head] if self.backbone_lr else [self.head])
+        head = [self.head] if self.weights.lambda_arcface else []
+        return nn.ModuleList([self.edgeface, *head] if self.backbone_lr else head)
+
+    @property
+    def sampler(self) -> Sampler:
+        return self.setting.sampler(self.batch_size)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        self.edgeface.requires_grad_(self.backbone_lr > 0).eval()
-        groups = [{"params": list(self.head.parameters()), "lr": self.head_lr}]
+        backbone = self.backbone or list(self.edgeface.parameters())
+        self.edgeface.requires_grad_(False).eval()
+        groups = []
         if self.backbone_lr:
-            groups.append({"params": list(self.edgeface.parameters()), "lr": self.backbone_lr})
+            for weight in backbone:
+                weight.requires_grad_(True)
+            groups.append({"params": backbone, "lr": self.backbone_lr})
+        if self.weights.lambda_arcface:
+            groups.append({"params": list(self.head.parameters()), "lr": self.head_lr})
         return groups
 
-    def steps(self) -> int:
-        return len(self.setting.batches(len(self.restored), self.batch_size))
+    def names(self, rows: np.ndarray) -> list[str]:
+        return [self.setting.train.names[row] for row in rows]
 
-    def batches(self, epoch: int) -> Iterator[FaceBatch]:
-        setting, sampler = self.setting, self.setting.batches(len(self.restored), self.batch_size)
-        augment, generator = setting.augmentation(), sampler.generator(epoch)
-        for rows in sampler.epoch(epoch):
-            restored, hr = (as_tensor(faces[rows]).to(setting.device) for faces in (self.restored, setting.train.hr))
-            labels, wanted = torch.from_numpy(setting.train.labels[rows]), torch.from_numpy(setting.hr_embeddings[rows])
-            count = round(self.weights.hr_fraction * len(rows))
-            yield FaceBatch(
-                augment(restored, generator), augment(hr[:count], generator), labels.to(setting.device), wanted.to(setting.device)
-            )
+    def batch(self, draw: Draw) -> FaceBatch:
+        setting, rows, augment = self.setting, draw.rows, self.setting.augmentation()
+
+        def faces(pixels: np.ndarray, share: float) -> Tensor:
+            count = round(share * len(rows))
+            return augment(as_tensor(pixels[rows[:count]]).to(setting.device), draw.uniform[:count])
+
+        direct = as_tensor(setting.train.vlr[rows[: round(self.weights.direct_fraction * len(rows))]]).to(setting.device)
+        return FaceBatch(
+            restored=faces(self.restored, 1),
+            hr=faces(setting.train.hr, self.weights.hr_fraction),
+            direct=augment(upscale(direct), draw.uniform[: len(direct)]),
+            labels=torch.from_numpy(setting.train.labels[rows]).to(setting.device),
+            embeddings=torch.from_numpy(setting.hr_embeddings[rows]).to(setting.device),
+        )
 
     def losses(self, batch: FaceBatch) -> dict[str, Tensor]:
         """The whole of the fine-tune's objective."""
-        weights, count = self.weights, len(batch.hr)
-        embeddings = self.edgeface.embed(torch.cat([batch.restored, batch.hr]))
-        restored, hr = embeddings[: len(batch.restored)], embeddings[len(batch.restored) :]
+        weights = self.weights
+        kinds = [batch.restored, batch.hr, batch.direct]
+        restored, hr, direct = self.edgeface.embed(torch.cat(kinds)).split([len(kind) for kind in kinds])
         losses = {}
         if weights.lambda_arcface:
-            losses["arcface"] = weights.lambda_arcface * self.head(restored, batch.labels)
+            losses["margin"] = weights.lambda_arcface * self.head(restored, batch.labels)
         if weights.lambda_distill:
             losses["distill"] = weights.lambda_distill * identity_loss(restored, batch.embeddings)
-        if weights.lambda_hr and count:
-            losses["hr"] = weights.lambda_hr * identity_loss(hr, batch.embeddings[:count])
+        if weights.lambda_hr and len(hr):
+            losses["hr"] = weights.lambda_hr * identity_loss(hr, batch.embeddings[: len(hr)])
+        if weights.lambda_direct and len(direct):
+            losses["direct"] = weights.lambda_direct * identity_loss(direct, batch.embeddings[: len(direct)])
         return losses
 
     def validate(self) -> dict[str, float]:
@@ -102,11 +126,11 @@ class EdgeFaceTask:
 
 
 def save_edgeface(
-    path: Path, edgeface: EdgeFace, head: ArcFace | None, setting: Setting, epoch: int, metrics: dict, origin: dict
+    path: Path, edgeface: EdgeFace, head: MarginHead | None, setting: Setting, epoch: int, metrics: dict, origin: dict
 ) -> None:
-    """Write ``edgeface.pt``: the backbone, the ArcFace head where there is one, and which subject is which class."""
+    """Write ``edgeface.pt``: the backbone (low-rank updates merged), the head if any, which subject is which class."""
     content = {
-        "backbone_state_dict": {key: value.cpu() for key, value in edgeface.state_dict().items()},
+        "backbone_state_dict": {key: value.cpu() for key, value in merged_state_dict(edgeface).items()},
         "arcface_state_dict": {key: value.cpu() for key, value in head.state_dict().items()} if head else {},
         "subject_to_id": setting.train.subject_to_id if head else {},
         "variant": edgeface.variant,
@@ -132,36 +156,37 @@ class Recipe:
 def finetune(
     setting: Setting,
     edgeface: EdgeFace,
-    dsr: nn.Module | None,
+    dsr: Path | None,
     recipe: Recipe,
     path: Path,
     origin: dict[str, Any],
+    progress: Progress | None = None,
     on_epoch=lambda history: None,
+    title: str = "EdgeFace",
 ) -> Fit:
-    """Fine-tune a copy of ``edgeface`` on faces restored by ``dsr`` (None: bicubic); the best goes to ``path``.
+    """Fine-tune a copy of ``edgeface`` on faces restored by the DSR of a file (None: bicubic); the best goes to ``path``.
 
-    The restored faces are made once. Both stages stand in one history: stage 1 counts up to epoch 0, where stage 2 starts.
-    Raises ValueError with one subject only, when ArcFace is on.
+    Both stages stand in one history: stage 1 counts up to epoch 0, where stage 2 starts.
+    Raises ValueError with one subject only, when the margin softmax is on.
     """
     weights = setting.params
     assert isinstance(weights, EdgeFaceLosses)
     subjects = len(setting.train.subject_to_id)
     if weights.lambda_arcface and subjects < 2:
         raise ValueError(
-            f"ArcFace: expected two training subjects or more, got {subjects}. Add subjects, or set lambda_arcface to 0."
+            f"Margin head: expected two training subjects or more, got {subjects}. Add subjects, or set lambda_arcface to 0."
         )
-    head = ArcFace(subjects, weights.arcface_scale, weights.arcface_margin, weights.label_smoothing).to(setting.device)
+    head = MarginHead(subjects, weights.arcface_scale, weights.arcface_margin, weights.label_smoothing, weights.margin_head)
     task = EdgeFaceTask(
-        setting, copy.deepcopy(edgeface), head, weights, restore(setting.train.vlr, dsr),
-        restore(setting.validation.faces.vlr, dsr), recipe.batch_size, recipe.head_lr, 0.0, path,
-        origin,
+        setting, copy.deepcopy(edgeface), head.to(setting.device), weights,
+        restored_faces(setting, "train", setting.train, dsr),
+        restored_faces(setting, "val", setting.validation.faces, dsr), recipe.batch_size, recipe.head_lr, 0.0, path, origin,
     )  # fmt: skip
-    keep_previous(path)
     watch = CollapseWatch(weights.collapse_d_prime, weights.collapse_effective_rank)
     earlier: list[dict[str, float]] = []
-    if weights.lambda_arcface and recipe.stage1_epochs:  # without ArcFace there is no head to train
+    if weights.lambda_arcface and recipe.stage1_epochs:  # without a head there is none to train
         schedule = setting.schedule(epochs=recipe.stage1_epochs, patience=recipe.stage1_epochs)
-        head_only = fit(task, schedule, on_epoch, watch, "EdgeFace head").history
+        head_only = fit(task, schedule, on_epoch, watch, f"{title} head", progress).history
         earlier = [record | {"epoch": record["epoch"] - recipe.stage1_epochs} for record in head_only]
 
     def joined(history: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -169,18 +194,33 @@ def finetune(
 
     task.backbone_lr, task.head_lr = recipe.backbone_lr, recipe.head_lr_stage2
     schedule = setting.schedule(epochs=recipe.stage2_epochs)
-    done = fit(task, schedule, lambda history: on_epoch(joined(history)), watch, "EdgeFace")
+    done = fit(task, schedule, lambda history: on_epoch(joined(history)), watch, title, progress)
     done.history = joined(done.history)
     return done
 
 
+@in_processes("03_edgeface_finetune")
 def train_edgeface(setting: Setting, on_epoch=lambda history: None) -> Fit:
-    """The stage ``03_edgeface_finetune``: the original EdgeFace on the faces of ``dsr.pt``; the best goes to ``edgeface.pt``."""
+    """The stage ``03_edgeface_finetune``: the original EdgeFace on the faces of ``dsr.pt``; the best goes to ``edgeface.pt``.
+
+    With ``control`` the same is then done on bicubic faces, into ``edgeface_direct.pt``: what the fine-tune brings without
+    any DSR. The fine-tune on restored faces is returned.
+    """
     params = setting.params
     assert isinstance(params, EdgeFaceFinetune)
-    dsr_path = resolve(params.dsr, setting.run.dsr, "DSR (dsr)")
+    dsr = resolve(params.dsr, setting.run.dsr, "DSR (dsr)")
     recipe = Recipe(
         params.stage1_epochs, params.stage2_epochs, params.head_lr, params.backbone_lr, params.head_lr_stage2, params.batch_size
     )
-    dsr, origin = load_dsr(dsr_path, setting.device), setting.origin(dsr=dsr_path)
-    return finetune(setting, setting.original, dsr, recipe, setting.run.edgeface, origin, on_epoch)
+    origin, control = setting.origin(dsr=dsr), setting.origin()
+    targets = [setting.run.edgeface, setting.run.edgeface_direct] if params.control else [setting.run.edgeface]
+    progress = setting.progress("03_edgeface_finetune", origin, targets)
+    seed_everything(params.seed)
+    done = finetune(setting, setting.original, dsr, recipe, setting.run.edgeface, origin, progress, on_epoch)
+    if params.control:
+        seed_everything(params.seed)
+        finetune(
+            setting, setting.original, None, recipe, setting.run.edgeface_direct, control, progress, title="EdgeFace, no DSR"
+        )
+    progress.finish()
+    return done

@@ -1,7 +1,7 @@
 """One training loop for everything that trains. It knows no loss by name.
 
 A task hands over its modules, its batches and a dictionary of weighted losses; the loop does epochs, warm-up and cosine,
-precision, clipping, validation, the best checkpoint, early stopping, and the record of all that.
+validation, the best checkpoint, early stopping, exact resume, and the record of all that. ``Stepper`` does a single step.
 """
 
 from __future__ import annotations
@@ -9,23 +9,22 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dsrkit.runs import is_interactive
+from dsrkit.training.resume import Progress, generator_states, restore_generators
+from dsrkit.training.sampling import Draw, Sampler
+from dsrkit.training.stepper import Stepper, TrainingError
 
 LOWER_IS_BETTER = {"eer"}
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot go on: says where it stopped, why, and what to do."""
 
 
 @runtime_checkable
@@ -34,10 +33,12 @@ class Task(Protocol):
 
     @property
     def trained(self) -> nn.Module: ...
+    @property
+    def sampler(self) -> Sampler: ...
     def parameter_groups(self) -> list[dict[str, Any]]: ...
-    def steps(self) -> int: ...
-    def batches(self, epoch: int) -> Iterator[Any]: ...
+    def batch(self, draw: Draw) -> Any: ...
     def losses(self, batch: Any) -> dict[str, Tensor]: ...
+    def names(self, rows: np.ndarray) -> list[str]: ...
     def validate(self) -> dict[str, float]: ...
     def save(self, epoch: int, metrics: dict[str, float]) -> None: ...
 
@@ -53,6 +54,9 @@ class Schedule:
     patience: int = 15
     select_by: str = "eer"
     precision: str = "fp32"
+    accumulate: int = 1
+    ema_decay: float = 0.0
+    compile: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
@@ -80,44 +84,151 @@ def fit(
     on_epoch: Callable[[list[dict[str, float]]], None] = lambda history: None,
     watch: Watch = lambda metrics: None,
     title: str = "training",
+    progress: Progress | None = None,
 ) -> Fit:
     """Train ``task``; its best epoch by validation (the untrained start included) is what ``task.save`` wrote last.
 
     Args:
         on_epoch: sees the whole history after every epoch (live figures).
         watch: sees each validation; a text stops the training and says why.
+        progress: keeps where the training stands; one that was interrupted goes on to the very weights, on a CPU to the
+            bit, that it would have had.
 
-    Raises TrainingError when a loss is not finite; the last good checkpoint stays.
+    Raises TrainingError when a loss or a weight is not finite; the last good checkpoint stays.
     """
-    started = time.perf_counter()
-    AcceleratorState._reset_state(reset_partial_state=True)  # else one kernel cannot train twice at different precisions
-    accelerator = Accelerator(
-        mixed_precision={"fp32": "no"}.get(schedule.precision, schedule.precision), cpu=schedule.device.type == "cpu"
-    )
-    optimizer = torch.optim.AdamW(task.parameter_groups(), weight_decay=schedule.weight_decay)
-    total = schedule.epochs * task.steps()
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(round(schedule.warmup_epochs * task.steps()), total))
-    optimizer, scheduler = accelerator.prepare(optimizer, scheduler)
+    return _Training(task, schedule, on_epoch, watch, title, progress).run()
 
-    history: list[dict[str, float]] = []
-    best = _record(history, task, 0, {}, schedule, started)
-    ended = watch(best) or ""
-    task.save(0, best)
-    on_epoch(history)
-    for epoch in range(1, schedule.epochs + 1):
-        if ended:
-            break
-        losses = _epoch(task, accelerator, optimizer, scheduler, schedule, epoch, title)
-        record = _record(history, task, epoch, losses | {"learning_rate": scheduler.get_last_lr()[0]}, schedule, started)
-        ended = watch(record) or ""
-        if not ended and better(record, best, schedule.select_by):
-            best = record
-            task.save(epoch, best)
-        on_epoch(history)
-        print(_line(title, record, schedule, best), flush=True)
-        if not ended and epoch - best["epoch"] >= schedule.patience:
-            ended = f"no better {schedule.select_by} for {schedule.patience} epochs"
-    return Fit(history, best, ended or "all epochs done", time.perf_counter() - started)
+
+class _Training:
+    """One ``fit``: what it holds between epochs is what its state file holds."""
+
+    def __init__(self, task: Task, schedule: Schedule, on_epoch: Any, watch: Watch, title: str, progress: Progress | None):
+        self.task, self.schedule, self.on_epoch, self.watch, self.title = task, schedule, on_epoch, watch, title
+        self.progress = progress
+        self.stepper = Stepper(
+            task, schedule.device, schedule.precision, schedule.weight_decay, schedule.grad_clip, schedule.accumulate,
+            schedule.ema_decay, schedule.compile,
+        )  # fmt: skip
+        steps = len(task.sampler)
+        factor = warmup_cosine(round(schedule.warmup_epochs * steps), schedule.epochs * steps)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.stepper.optimizer, factor)
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, float] = {}
+        self.sums: dict[str, float] = defaultdict(float)  # of the losses of the epoch so far
+        self.epoch, self.step, self.ended, self.seconds = 0, 0, "", 0.0
+
+    def run(self) -> Fit:
+        known = self.progress.of(self.title) if self.progress else None
+        started = time.perf_counter()
+        if known:
+            self._load_state(known)
+            started -= self.seconds
+        if not self.history:
+            self._validate({}, started)
+        while not self.ended:
+            self._epoch(started)
+            self._validate(self._means(), started)
+        self.stepper.accelerator.wait_for_everyone()  # the best checkpoint is on disk for all
+        return Fit(self.history, self.best, self.ended, self.seconds)
+
+    def _epoch(self, started: float) -> None:
+        """The steps of an epoch that are left."""
+        if self.step == 0:
+            self.epoch, self.sums = self.epoch + 1, defaultdict(float)
+        steps = len(self.task.sampler)
+        draws = self.task.sampler.draws(self.epoch, self.step)
+        self.task.trained.train()
+        hidden = not (is_interactive() and self.stepper.main)
+        bar = tqdm(draws, total=steps, initial=self.step, desc=f"{self.title}, epoch {self.epoch}", leave=False, disable=hidden)
+        for draw in bar:
+            try:
+                logged = self.stepper.step(draw, measure_gradients=self.step == 0)
+            except TrainingError as error:
+                raise TrainingError(f"{self.title}, epoch {self.epoch}, step {self.step + 1}: {error}") from error
+            self.scheduler.step()
+            self.step += 1
+            for name, value in logged.items():
+                self.sums[name] += value
+            bar.set_postfix(loss=f"{self.sums['loss_total'] / self.step:.4f}")
+            if self.progress and self.step < steps and self.progress.due():
+                self.seconds = time.perf_counter() - started
+                self._keep_state()
+        if not self.stepper.finite():
+            raise TrainingError(
+                f"{self.title}: expected finite weights, got others after epoch {self.epoch}. The last good checkpoint is kept. "
+                "Lower the learning rate, or set grad_clip."
+            )
+        self.step = 0
+
+    def _means(self) -> dict[str, float]:
+        """Mean losses of the epoch; gradient norms are those of its first step (with several processes, of a share)."""
+        losses = {name: value / len(self.task.sampler) for name, value in self.sums.items() if name.startswith("loss")}
+        norms = {name: value for name, value in self.sums.items() if name.startswith("gradient")}
+        return self.stepper.sum_over_processes(losses) | norms | {"learning_rate": float(self.scheduler.get_last_lr()[0])}
+
+    def _validate(self, train: dict[str, float], started: float) -> None:
+        """End an epoch: validate (the averaged weights, where an average is kept), keep the best, decide whether to stop."""
+        self.task.trained.eval()
+        with self.stepper.averaged():
+            measured = self.task.validate() if self.stepper.main else {}
+            self.seconds = time.perf_counter() - started
+            record = {"epoch": self.epoch, **train, **measured, "seconds": round(self.seconds, 1)}
+            record = self._same_everywhere(record)
+            measure = self.schedule.select_by
+            if measure not in record:
+                raise TrainingError(f"select_by: expected one of {sorted(record)}, got {measure!r}.")
+            self.history.append(record)
+            self.ended = self.watch(record) or ""
+            if not self.best or (not self.ended and better(record, self.best, measure)):
+                self.best = record
+                if self.stepper.main:
+                    self.task.save(self.epoch, record)
+        if not self.ended and self.epoch - self.best["epoch"] >= self.schedule.patience:
+            self.ended = f"no better {measure} for {self.schedule.patience} epochs"
+        if not self.ended and self.epoch >= self.schedule.epochs:
+            self.ended = "all epochs done"
+        self._keep_state()
+        if self.stepper.main:
+            self.on_epoch(self.history)
+            if self.epoch:
+                print(_line(self.title, record, self.schedule, self.best), flush=True)
+
+    def _same_everywhere(self, record: dict[str, float]) -> dict[str, float]:
+        """The first process's record, so that all of them decide alike."""
+        if self.stepper.accelerator.num_processes == 1:
+            return record
+        shared = [record]
+        broadcast_object_list(shared)
+        return shared[0]
+
+    def _keep_state(self) -> None:
+        if self.progress is None or not self.stepper.main:
+            return
+        self.progress.save(
+            {
+                "title": self.title,
+                "epoch": self.epoch,
+                "step": self.step,
+                "ended": self.ended,
+                "history": self.history,
+                "best": self.best,
+                "sums": dict(self.sums),
+                "seconds": self.seconds,
+                "stepper": self.stepper.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "generators": generator_states(),
+            }
+        )
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        self.stepper.load_state_dict(state["stepper"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        restore_generators(state["generators"])
+        self.history, self.best, self.ended, self.seconds = state["history"], state["best"], state["ended"], state["seconds"]
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.sums = defaultdict(float, state["sums"])
+        for record in self.history:  # a watch holds later validations against the first
+            self.watch(record)
 
 
 def better(one: dict[str, float], other: dict[str, float], measure: str) -> bool:
@@ -139,52 +250,6 @@ def warmup_cosine(warmup: int, total: int) -> Callable[[int], float]:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
 
     return factor
-
-
-def _epoch(
-    task: Task, accelerator: Accelerator, optimizer: Any, scheduler: Any, schedule: Schedule, epoch: int, title: str
-) -> dict[str, float]:
-    task.trained.train()
-    sums: dict[str, float] = defaultdict(float)
-    bar = tqdm(task.batches(epoch), total=task.steps(), desc=f"{title}, epoch {epoch}", leave=False, disable=not is_interactive())
-    for step, batch in enumerate(bar, 1):
-        with accelerator.autocast():
-            losses = task.losses(batch)
-            if not losses:
-                raise TrainingError(f"{title}: expected a loss to train with, got none. Set one lambda_… above 0.")
-            total = torch.stack(list(losses.values())).sum()
-        if not bool(torch.isfinite(total)):
-            terms = {name: float(loss.detach()) for name, loss in losses.items()}
-            raise TrainingError(
-                f"{title}: expected finite losses, got {terms} in epoch {epoch}, step {step}. The last good checkpoint is "
-                "kept. Lower the learning rate, or use precision fp32."
-            )
-        optimizer.zero_grad()
-        accelerator.backward(total)
-        if schedule.grad_clip:
-            accelerator.clip_grad_norm_(task.trained.parameters(), schedule.grad_clip)
-        optimizer.step()
-        scheduler.step()
-        for name, loss in (losses | {"total": total}).items():
-            sums[name] += float(loss.detach())
-        bar.set_postfix(loss=f"{sums['total'] / step:.4f}")
-    if not all(bool(torch.isfinite(weight).all()) for weight in task.trained.parameters()):
-        raise TrainingError(
-            f"{title}: expected finite weights, got others after epoch {epoch}. The last good checkpoint is kept. "
-            "Lower the learning rate, or set grad_clip."
-        )
-    return {f"loss_{name}": value / task.steps() for name, value in sums.items()}
-
-
-def _record(
-    history: list[dict[str, float]], task: Task, epoch: int, train: dict[str, float], schedule: Schedule, started: float
-) -> dict[str, float]:
-    task.trained.eval()
-    record = {"epoch": epoch, **train, **task.validate(), "seconds": round(time.perf_counter() - started, 1)}
-    if schedule.select_by not in record:
-        raise TrainingError(f"select_by: expected one of {sorted(record)}, got {schedule.select_by!r}.")
-    history.append(record)
-    return record
 
 
 def _line(title: str, record: dict[str, float], schedule: Schedule, best: dict[str, float]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from dsrkit.params import Teacher
 from dsrkit.recognition import embed
 from dsrkit.runs import Run, pick_device, provenance, resolve, seed_everything
 from dsrkit.training.loop import Schedule
+from dsrkit.training.resume import Progress, open_progress
+from dsrkit.training.sampling import Sampler
 from dsrkit.training.validation import Validation
 
 
@@ -48,53 +50,30 @@ class Setting:
             "patience": params.early_stop_patience,
             "select_by": params.select_by,
             "precision": params.precision,
+            "accumulate": params.accumulate,
+            "ema_decay": params.ema_decay,
+            "compile": params.compile,
             "device": self.device,
         }
         return Schedule(**(common | changes))
+
+    def with_params(self, **changes: Any) -> Setting:
+        """The same surroundings with some parameters changed."""
+        return replace(self, params=self.params.model_copy(update=changes))
 
     def augmentation(self) -> Augmentation:
         """The augmentation that the stage's parameters describe."""
         fields = Augmentation.__dataclass_fields__
         return Augmentation(**{name: value for name, value in self.params.model_dump().items() if name in fields})
 
-    def batches(self, count: int, batch_size: int) -> Sampler:
-        """Shuffled batches over ``count`` faces, as many a epoch as the parameters say."""
-        return Sampler(count, batch_size, self.params.steps_per_epoch, self.params.seed)
+    def sampler(self, batch_size: int) -> Sampler:
+        """Shuffled batches over the training faces, as many an epoch as the parameters say."""
+        return Sampler(len(self.train), batch_size, self.params.steps_per_epoch, self.params.seed)
 
-
-@dataclass(frozen=True)
-class Sampler:
-    """Shuffled batches whose order depends on the seed and the epoch alone.
-
-    Raises ValueError with fewer faces than one batch.
-    """
-
-    count: int
-    batch_size: int
-    steps_per_epoch: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.count < self.batch_size:
-            raise ValueError(
-                f"Training: expected at least one batch of {self.batch_size} faces, got {self.count}. "
-                "Lower batch_size or add faces."
-            )
-
-    def __len__(self) -> int:
-        return self.steps_per_epoch or self.count // self.batch_size
-
-    def generator(self, epoch: int) -> torch.Generator:
-        """The epoch's source of augmentation draws."""
-        return torch.Generator().manual_seed(self.seed * 100_003 + epoch)
-
-    def epoch(self, epoch: int) -> list[np.ndarray]:
-        """Row numbers, in random order within each batch too: a share of a batch is a share of all faces."""
-        order = np.random.default_rng((self.seed, epoch))
-        needed = len(self) * self.batch_size
-        rounds = -(-needed // self.count)
-        rows = np.concatenate([order.permutation(self.count) for _ in range(rounds)])[:needed]
-        return list(rows.reshape(len(self), self.batch_size))
+    def progress(self, stage: str, origin: dict[str, Any], results: list[Path]) -> Progress:
+        """The state file of ``stage``; see ``resume.open_progress``."""
+        path = self.run.folder / f"{stage}.state.pt"
+        return open_progress(path, origin, self.params.resume, self.params.checkpoint_minutes, results)
 
 
 def open_setting(params: Teacher) -> Setting:
@@ -110,5 +89,6 @@ def open_setting(params: Teacher) -> Setting:
     pairs, same, _ = read_pairs(dataset, "val", faces)
     inputs = {"manifest": dataset / "manifest.csv", "original_edgeface": edgeface_file(params.edgeface)}
     original = load_edgeface(inputs["original_edgeface"], device).requires_grad_(False)
-    validation = Validation(faces, pairs, same, embed(faces.hr, original))
-    return Setting(params, run, device, inputs, degradation_of(dataset), train, validation, original, embed(train.hr, original))
+    degradation = degradation_of(dataset)
+    validation = Validation(faces, degradation, pairs, same, embed(faces.hr, original))
+    return Setting(params, run, device, inputs, degradation, train, validation, original, embed(train.hr, original))

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,12 +35,12 @@ from dsrkit.data.faces import batches_of
 from dsrkit.data.head_traits import draw_people
 from dsrkit.data.pairs import make_pairs
 from dsrkit.data.synthetic import render_faces
-from dsrkit.losses import ArcFace
+from dsrkit.losses import MarginHead
 from dsrkit.models.edgeface import DEMO_WEIGHTS, EMBEDDING_SIZE, EdgeFace
 from dsrkit.recognition import embed
 from dsrkit.runs import ROOT, atomic_path, file_hash, pick_device, provenance, seed_everything
 from dsrkit.training.loop import Schedule, fit
-from dsrkit.training.setting import Sampler
+from dsrkit.training.sampling import Draw, Sampler
 
 TEACHER_SEED = 20_000  # runs draw people from small seeds; the teacher's people must not be among them
 TRAIT_WEIGHT = 10.0
@@ -94,7 +93,7 @@ class TeacherTask:
     """EdgeFace from scratch on made-up people. See ``loop.Task``."""
 
     edgeface: EdgeFace
-    head: ArcFace
+    head: MarginHead
     traits: Float[Tensor, "people traits"]
     readout: nn.Linear
     faces: UInt8[np.ndarray, "n 112 112 3"]
@@ -114,14 +113,12 @@ class TeacherTask:
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.trained.parameters()), "lr": self.learning_rate}]
 
-    def steps(self) -> int:
-        return len(self.sampler)
+    def names(self, rows: np.ndarray) -> list[str]:
+        return [f"made-up face {row}" for row in rows]
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = self.sampler.generator(epoch)
-        for rows in self.sampler.epoch(epoch):
-            faces = AUGMENTATION(as_tensor(self.faces[rows]).to(self.device), generator)
-            yield faces, torch.from_numpy(self.labels[rows]).to(self.device)
+    def batch(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        faces = AUGMENTATION(as_tensor(self.faces[draw.rows]).to(self.device), draw.uniform)
+        return faces, torch.from_numpy(self.labels[draw.rows]).to(self.device)
 
     def losses(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         faces, labels = batch
@@ -177,7 +174,7 @@ def main() -> None:
     origin, traits = provenance({**vars(options), "path": options.path.name}, device), traits_of(known)
     task = TeacherTask(
         edgeface=fresh_edgeface().to(device).to(memory_format=torch.channels_last),
-        head=ArcFace(len(known), options.scale, options.margin).to(device),
+        head=MarginHead(len(known), options.scale, options.margin).to(device),
         traits=traits.to(device),
         readout=nn.Linear(EMBEDDING_SIZE, traits.shape[1]).to(device),
         faces=render_people(known, 1, folder, neutral=True),

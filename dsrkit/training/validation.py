@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
+from torch import nn
 
 from dsrkit import metrics
+from dsrkit.bootstrap import bootstrap_difference
+from dsrkit.data.degrade import as_tensor, degrade
 from dsrkit.data.faces import FaceSet
 from dsrkit.models.edgeface import EdgeFace
-from dsrkit.recognition import QUALITY_FACES, embed, quality
+from dsrkit.recognition import QUALITY_FACES, embed, quality, restore
+
+Pair = tuple[nn.Module, EdgeFace]  # a DSR and the recogniser of its faces
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,7 @@ class Validation:
     """Fixed validation faces, pairs of them, and the HR faces' embeddings by the original recogniser."""
 
     faces: FaceSet
+    degradation: str
     pairs: Int[np.ndarray, "p 2"]
     same: Bool[np.ndarray, " p"]
     hr_embeddings: Float[np.ndarray, "n 512"]
@@ -25,6 +32,26 @@ class Validation:
     def images(self, restored: UInt8[np.ndarray, "n 112 112 3"]) -> dict[str, float]:
         """PSNR (dB) and SSIM of restored faces against HR."""
         return quality(restored[:QUALITY_FACES], self.faces.hr[:QUALITY_FACES])
+
+    def measure(self, dsr: nn.Module, edgeface: EdgeFace, sizes: Sequence[str] = ()) -> dict[str, float]:
+        """``images`` and ``verification`` of restored faces.
+
+        Args:
+            sizes: for a DSR of several VLR sizes: means over these, beside each measure's value at each size (``eer_24x24``).
+        """
+        restored = {size: restore(self._vlr(size), dsr) for size in sizes or (self.faces.vlr_size,)}
+        each = {size: self.images(faces) | self.verification(edgeface, faces) for size, faces in restored.items()}
+        if len(each) == 1:
+            return next(iter(each.values()))
+        means = {name: float(np.mean([found[name] for found in each.values()])) for name in next(iter(each.values()))}
+        return means | {f"{name}_{size}": found[name] for size, found in each.items() for name in ("eer", "auc")}
+
+    def _vlr(self, size: str) -> UInt8[np.ndarray, "n h w 3"]:
+        """VLR faces of another size than the data set was opened at: degraded anew."""
+        if size == self.faces.vlr_size:
+            return self.faces.vlr
+        low = degrade(as_tensor(self.faces.hr), size, self.degradation)
+        return (low * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
     def verification(self, edgeface: EdgeFace, restored: UInt8[np.ndarray, "n 112 112 3"]) -> dict[str, float]:
         """Both-LR verification on the fixed pairs, and the cosine to the HR embedding (``identity_similarity``)."""
@@ -48,3 +75,18 @@ class Validation:
             "hr_eer": metrics.eer(scores, self.same)[0],
             "hr_similarity": float((embeddings * self.hr_embeddings).sum(1).mean()),
         }
+
+    def gain(self, before: Pair, after: Pair, measure: str, level: float) -> dict[str, float]:
+        """How much better ``after`` verifies than ``before``: {"value", "low", "high"} of ``eer`` or ``auc``, above 0 is better.
+
+        The interval, of ``level``, is a bootstrap over subjects, paired: what is hard for both cancels.
+        """
+        subjects = np.array(self.faces.subjects)[self.pairs]
+        difference = bootstrap_difference(self._verified(*after), self._verified(*before), subjects, level=level)[measure]
+        if measure == "eer":  # lower is better
+            return {"value": -difference["value"], "low": -difference["high"], "high": -difference["low"]}
+        return difference
+
+    def _verified(self, dsr: nn.Module, edgeface: EdgeFace) -> dict[str, np.ndarray]:
+        scores = metrics.cosine_scores(embed(restore(self.faces.vlr, dsr), edgeface), self.pairs)
+        return {"scores": scores, "same": self.same, "correct": (scores >= metrics.eer(scores, self.same)[1]) == self.same}

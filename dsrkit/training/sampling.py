@@ -1,0 +1,72 @@
+"""Which faces a step sees, and how they are augmented: a function of the seed, the epoch and the step alone.
+
+No generator is carried from step to step, so a training that was killed goes on with exactly the draws that it would have
+had, and several processes, or the parts of a step that does not fit into memory, take their share of one and the same step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dsrkit.data.augment import DRAWS
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One step: row numbers, uniform draws in [0, 1) for each row's augmentation, and one for the whole step."""
+
+    rows: Int[np.ndarray, " n"]
+    uniform: Float[Tensor, "n draws"]
+    of_step: float
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def share(self, number: int, shares: int) -> Draw:
+        """Every ``shares``-th face from ``number`` on."""
+        return Draw(self.rows[number::shares], self.uniform[number::shares], self.of_step)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Shuffled batches over ``count`` faces; ``steps_per_epoch`` 0 is one pass.
+
+    Raises ValueError with fewer faces than one batch.
+    """
+
+    count: int
+    batch_size: int
+    steps_per_epoch: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.count < self.batch_size:
+            raise ValueError(
+                f"Training: expected at least one batch of {self.batch_size} faces, got {self.count}. "
+                "Lower batch_size or add faces."
+            )
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch or self.count // self.batch_size
+
+    def epoch(self, epoch: int) -> list[Int[np.ndarray, " n"]]:
+        """Row numbers, in random order within each batch too: a share of a batch is a share of all faces."""
+        order = np.random.default_rng((self.seed, epoch))
+        needed = len(self) * self.batch_size
+        rounds = -(-needed // self.count)
+        rows = np.concatenate([order.permutation(self.count) for _ in range(rounds)])[:needed]
+        return list(rows.reshape(len(self), self.batch_size))
+
+    def draws(self, epoch: int, first: int = 0) -> Iterator[Draw]:
+        """The epoch's steps from step ``first`` (0 is the first) on."""
+        for step, rows in enumerate(self.epoch(epoch)):
+            if step >= first:
+                generator = np.random.default_rng((self.seed, epoch, step))
+                uniform = torch.from_numpy(generator.random((len(rows), DRAWS), dtype=np.float32))
+                yield Draw(rows, uniform, generator.random())
