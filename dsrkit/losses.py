@@ -27,12 +27,15 @@ def identity_loss(sr: Float[Tensor, "n d"], hr: Float[Tensor, "n d"]) -> Float[T
 
 
 def feature_match_loss(sr: Sequence[Float[Tensor, "n _ _ _"]], hr: Sequence[Float[Tensor, "n _ _ _"]]) -> Float[Tensor, ""]:
-    """Mean absolute difference of a recogniser's stages, each divided by the mean size of its HR features.
+    """Mean absolute difference of a recogniser's stages, each face's divided by the mean size of its HR features.
 
     pix2pixHD's feature matching (Wang et al. 2018, arXiv 1711.11585) on a recogniser instead of a discriminator; the
-    division lets stages of different scale count alike.
+    division lets stages of different scale count alike, and by face, so that a face counts the same in every batch.
     """
-    stages = [F.l1_loss(one, other) / other.abs().mean().clamp_min(1e-6) for one, other in zip(sr, hr, strict=True)]
+    stages = []
+    for one, other in zip(sr, hr, strict=True):
+        difference, size = (values.abs().flatten(1).mean(1) for values in (one - other, other))
+        stages.append((difference / size.clamp_min(1e-6)).mean())
     return torch.stack(stages).mean()
 
 
@@ -179,6 +182,19 @@ class MarginHead(nn.Module):
             self.register_buffer("length_mean", torch.tensor(20.0))
             self.register_buffer("length_std", torch.tensor(100.0))
             self.register_buffer("batches", torch.tensor(0))
+
+    @torch.no_grad()
+    def imprint(self, embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> None:
+        """Start each class centre at the mean of its embeddings (weight imprinting, Qi et al. 2018, arXiv 1712.07136).
+
+        No epoch is then spent on finding the centres of a recogniser that is trained already.
+        Raises ValueError when a class has no embedding.
+        """
+        missing = set(range(len(self.weight))) - set(labels.tolist())
+        if missing:
+            raise ValueError(f"Margin head: expected embeddings of every class, got none of {sorted(missing)[:5]}. Add some.")
+        sums = torch.zeros_like(self.weight).index_add_(0, labels, F.normalize(embeddings.to(self.weight.dtype), dim=1))
+        self.weight.copy_(F.normalize(sums, dim=1))
 
     def cosines(self, embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n classes"]:
         """Cosine of every embedding, of any length, with every class centre."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -63,6 +63,8 @@ class Stage(BaseModel):
 
     @classmethod
     def _explain(cls, error: Any) -> str:
+        if not error["loc"]:  # of several parameters together
+            return error["msg"].removeprefix("Value error, ")
         name = str(error["loc"][0])
         if error["type"] == "extra_forbidden":
             nearest = difflib.get_close_matches(name, cls.model_fields, n=1, cutoff=0.5)
@@ -174,6 +176,16 @@ class DSRLosses(BaseModel):
     lambda_tv: Weight
     vgg_weights: str
     identity_target: Literal["stored", "augmented"]
+    blend_probability: Probability
+
+    @model_validator(mode="after")
+    def _a_blend_needs_its_own_embedding(self) -> Self:
+        if self.blend_probability and self.identity_target == "stored":
+            raise ValueError(
+                "blend_probability: expected 0 with identity_target stored, whose embeddings are of unblended faces, got "
+                f"{self.blend_probability}. Set identity_target to augmented"
+            )
+        return self
 
 
 class DSRTraining(Teacher, DSRLosses):
@@ -224,6 +236,7 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses):
     cycles: Positive
     skip_dsr: bool
     skip_edgeface: bool
+    control_epochs: Count
     accept_level: Annotated[float, Field(ge=0, lt=1)]
     dry_run: bool
     epochs: Positive
@@ -249,6 +262,15 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses):
     finetune_jitter_brightness_contrast: Weight
     finetune_jitter_saturation: Weight
     finetune_jitter_hue: Weight
+
+    @model_validator(mode="after")
+    def _a_blend_is_nobody(self) -> Self:
+        if self.mode == "joint" and self.blend_probability and self.lambda_arcface:
+            raise ValueError(
+                "blend_probability: expected 0 beside a margin softmax (a blended face is no subject), got "
+                f"{self.blend_probability}. Set one of blend_probability and lambda_arcface to 0"
+            )
+        return self
 
     def of_finetune(self) -> Self:
         """The same parameters as the EdgeFace step takes them: each ``finetune_x`` in place of ``x``."""

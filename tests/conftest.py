@@ -13,7 +13,7 @@ from dsrkit import runs
 from dsrkit.data.migration import Migration, migrate
 from dsrkit.data.sources import SyntheticSource
 from dsrkit.data.splits import split_subjects
-from dsrkit.models.checkpoint import save_checkpoint
+from dsrkit.models.checkpoint import read_weights, save_checkpoint
 from dsrkit.models.dsr import DSR, DSRConfig, dsr_content
 from dsrkit.params import STAGES
 from dsrkit.training.teacher import fresh_edgeface
@@ -46,6 +46,24 @@ def lfw_pairs() -> Path:
 @pytest.fixture(scope="session")
 def real_vgg() -> Path:
     return given_file("DSRKIT_VGG")
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    """The weights in a DSR's, an EdgeFace's or a plain file."""
+    content = read_weights(path)
+    return content.get("state_dict", content.get("backbone_state_dict", content))
+
+
+def same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether two state dicts agree to the bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """How far apart two state dicts are: the norm of the difference over the norm of the first, over all weights."""
+    assert one.keys() == other.keys()
+    apart = sum(float((one[key].double() - other[key].double()).square().sum()) for key in one)
+    return (apart / sum(float(value.double().square().sum()) for value in one.values())) ** 0.5
 
 
 def made_up_splits(subjects: int = 12, images: int = 4, seed: int = 0):

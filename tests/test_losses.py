@@ -46,9 +46,11 @@ def test_feature_match_loss():
     hr = [drawn(2, 3, 4, 4, seed=2), 100 * drawn(2, 5, 2, 2, seed=3)]
     stages = []
     for one, other in zip(sr, hr, strict=True):
-        differences = [abs(a - b) for a, b in zip(one.flatten().tolist(), other.flatten().tolist(), strict=True)]
-        sizes = [abs(b) for b in other.flatten().tolist()]
-        stages.append((sum(differences) / len(differences)) / (sum(sizes) / len(sizes)))
+        faces = []
+        for ours, theirs in zip(one.flatten(1).tolist(), other.flatten(1).tolist(), strict=True):
+            differences = [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
+            faces.append(sum(differences) / sum(abs(b) for b in theirs))
+        stages.append(sum(faces) / len(faces))
     loss = feature_match_loss(sr, hr)
     assert loss.item() == pytest.approx(sum(stages) / 2)
     assert feature_match_loss(hr, hr).item() == 0
@@ -378,3 +380,15 @@ def test_weights_that_are_no_vgg_are_refused(tmp_path, content):
     torch.save([1, 2], tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="got a list"):
         PerceptualLoss(tmp_path / "other.pth")
+
+
+def test_imprinted_centres_are_the_mean_directions():
+    head, labels = MarginHead(3, 64.0, 0.5, size=4), torch.tensor([0, 0, 1, 2, 2])
+    embeddings = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    head.imprint(7 * embeddings, labels)
+    unit = embeddings / embeddings.norm(dim=1, keepdim=True)
+    for label in range(3):
+        expected = unit[labels == label].mean(0)
+        torch.testing.assert_close(head.weight[label].detach(), expected / expected.norm())
+    with pytest.raises(ValueError, match=r"expected embeddings of every class, got none of \[2\]"):
+        head.imprint(embeddings[:3], labels[:3])

@@ -11,6 +11,7 @@ from dsrkit.params import STAGES, DataMigration, DSRTraining, Evaluation, Parame
 
 FILES = sorted((REPOSITORY / "params").glob("*/*.yaml"))
 SIZES = {"vlr14x16": "14x16", "vlr16": "16x16", "vlr24": "24x24", "vlr32": "32x32"}
+PUBLISHED = {f"seed-{run}": size for run, size in SIZES.items()}
 
 
 def read(run, stage):
@@ -134,8 +135,8 @@ def test_from_notebook_refuses_a_misspelt_injected_name():
 
 def test_every_stage_has_a_notebook_and_parameters_in_every_run():
     runs = {path.parent.name for path in FILES}
-    assert runs >= {"demo", *SIZES}
-    for run in ("demo", *SIZES):
+    assert runs >= {"demo", *SIZES, *PUBLISHED}
+    for run in ("demo", *SIZES, *PUBLISHED):
         assert {path.stem for path in FILES if path.parent.name == run} >= set(STAGES)
     assert {path.stem for path in (REPOSITORY / "notebooks").glob("0[1-5]_*.ipynb")} == set(STAGES)
 
@@ -212,7 +213,7 @@ CYCLE_TABLE = {  # the published tables have no cycle for 14x16
 TABLES = {"02_dsr_training": DSR_TABLE, "03_edgeface_finetune": EDGEFACE_TABLE, "04_cyclic_cycle": CYCLE_TABLE}
 
 
-@pytest.mark.parametrize(("column", "run"), enumerate(SIZES))
+@pytest.mark.parametrize(("column", "run"), enumerate(PUBLISHED))
 @pytest.mark.parametrize("stage", TABLES)
 def test_published_settings(stage, column, run):
     expected = {name: row[column] for name, row in TABLES[stage].items() if row[column] is not None}
@@ -220,8 +221,20 @@ def test_published_settings(stage, column, run):
     assert {name: values[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize(("run", "size"), SIZES.items())
+@pytest.mark.parametrize(("run", "size"), (SIZES | PUBLISHED).items())
 def test_published_sizes_thresholds_and_seeded_reading(run, size):
     assert read(run, "05_evaluation")["threshold"] == 0.35
     assert DataMigration.check(read(run, "01_data_migration")).vlr_sizes == [size]
     assert {read(run, stage)["vlr_size"] for stage in STAGES if stage != "01_data_migration"} == {size}
+
+
+def test_parameters_that_do_not_go_together(values):
+    with pytest.raises(
+        ParameterError, match=r"DSRTraining: blend_probability: expected 0 with identity_target stored.*got 0\.5\. Set"
+    ):
+        DSRTraining.check(values | {"blend_probability": 0.5})
+    assert DSRTraining.check(values | {"blend_probability": 0.5, "identity_target": "augmented"}).blend_probability == 0.5
+    cycle = read("demo", "04_cyclic_cycle") | {"blend_probability": 0.5, "identity_target": "augmented", "lambda_arcface": 0.1}
+    with pytest.raises(ParameterError, match=r"expected 0 beside a margin softmax \(a blended face is no subject\)"):
+        STAGES["04_cyclic_cycle"].check(cycle)
+    assert STAGES["04_cyclic_cycle"].check(cycle | {"mode": "alternate"}).lambda_arcface == 0.1

@@ -106,7 +106,7 @@ def plot_steps(table: pd.DataFrame, measure: str) -> Figure:
     labels = [f"cycle {row.cycle}, {row.step}\n{'accepted' if row.accepted else 'refused'}" for row in table.itertuples()]
     axis.set_yticks(list(places), labels)
     axis.set_ylim(len(table) - 0.5, -0.5)
-    axis.set_xlabel(f"gain in {measure.upper()} on validation subjects, with its interval")
+    axis.set_xlabel(f"gain in {measure.upper()} (validation)")
     return figure
 
 

@@ -23,7 +23,7 @@ from dsrkit.runs import is_main, resolve
 from dsrkit.training.collapse import CollapseWatch
 from dsrkit.training.dsr import DSRTask
 from dsrkit.training.edgeface import Recipe, finetune
-from dsrkit.training.joint import JointTask
+from dsrkit.training.joint import Bicubic, JointTask
 from dsrkit.training.launch import in_processes, together
 from dsrkit.training.loop import Fit, fit
 from dsrkit.training.resume import Progress
@@ -80,23 +80,24 @@ class Cycles:
     def judge(self, cycle: int, step: str, done: Fit, before: Files, after: Files) -> None:
         """Accept the step that left ``after``, or roll it back to ``before``."""
         setting, level, title = self.setting, self.params.accept_level, f"cycle {cycle}, {step}"
-        if title in self.progress.notes:  # judged before the training was interrupted
-            self.steps.append(Step(cycle, step, done, **self.progress.notes[title]))
-            return
-        old, new = ((read_dsr(dsr, setting.device), load_edgeface(edgeface, setting.device)) for dsr, edgeface in (before, after))
-        gain = setting.validation.gain(old, new, self.params.select_by, level or 0.95)
-        accepted = done.improved and (gain["low"] > 0 or level == 0)
-        together()  # everyone has read the files
-        if not accepted and is_main():
+        verdict = self.progress.notes.get(title)  # judged before the training was interrupted
+        if verdict is None:
+            old, new = (
+                (read_dsr(dsr, setting.device), load_edgeface(edgeface, setting.device)) for dsr, edgeface in (before, after)
+            )
+            gain = setting.validation.gain(old, new, self.params.select_by, level or 0.95)
+            verdict = {"gain": gain, "accepted": done.improved and (gain["low"] > 0 or level == 0)}
+            together()  # everyone has read the files
+            if is_main():
+                self.progress.note(title, verdict)  # first: a roll-back that is interrupted must not be judged
+        if not verdict["accepted"] and is_main():
             for kept, refused in zip(before, after, strict=True):
                 copy_checkpoint(kept, refused)
-        if is_main():
-            self.progress.note(title, {"gain": gain, "accepted": accepted})
         together()
-        self.steps.append(Step(cycle, step, done, gain, accepted))
+        self.steps.append(Step(cycle, step, done, **verdict))
 
 
-@in_processes("04_cyclic_cycle")
+@in_processes
 def run_cycles(setting: Setting, on_epoch: OnStep = lambda title, history: None) -> list[Step]:
     """The stage ``04_cyclic_cycle``: ``cycles`` cycles from ``dsr.pt`` and ``edgeface.pt``.
 
@@ -110,8 +111,12 @@ def run_cycles(setting: Setting, on_epoch: OnStep = lambda title, history: None)
     while number <= params.cycles or run.cycle(number)[0].exists():  # so that no cycle of an earlier training is taken for ours
         earlier += run.cycle(number)
         number += 1
-    progress = setting.progress("04_cyclic_cycle", setting.origin(dsr=files[0], edgeface=files[1]), earlier)
+    if params.control_epochs:
+        earlier.append(run.edgeface_direct)
+    progress = setting.progress("04_cyclic_cycle", setting.origin(dsr=files[0], edgeface=files[1]), earlier, files)
     cycles = Cycles(setting, files, progress, on_epoch, [])
+    if params.control_epochs:
+        _control(cycles)
     for number in range(1, params.cycles + 1):
         (_joint if params.mode == "joint" else _alternate)(cycles, number, files)
         files = run.cycle(number)
@@ -155,6 +160,15 @@ def _joint(cycles: Cycles, number: int, files: Files) -> None:
     schedule = setting.schedule(epochs=params.epochs, warmup_epochs=params.warmup_epochs)
     done = fit(task, schedule, lambda history: cycles.on_epoch(title, history), cycles.watch(), title, cycles.progress)
     cycles.judge(number, "joint", done, files, setting.run.cycle(number))
+
+
+def _control(cycles: Cycles) -> None:
+    """The original EdgeFace trained the same way on bicubic faces, into ``edgeface_direct.pt``: what is gained without a DSR."""
+    setting, params, title = cycles.setting, cycles.params, "control, no DSR"
+    edgeface = load_edgeface(setting.inputs["original_edgeface"], setting.device)
+    task = JointTask(setting, params, Bicubic(), edgeface, (None, setting.run.edgeface_direct), setting.origin())
+    schedule = setting.schedule(epochs=params.control_epochs, warmup_epochs=params.warmup_epochs)
+    fit(task, schedule, lambda history: cycles.on_epoch(title, history), cycles.watch(), title, cycles.progress)
 
 
 def _alternate(cycles: Cycles, number: int, files: Files) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dsrkit.data.augment import blend
 from dsrkit.data.degrade import as_tensor, degrade
 from dsrkit.losses import PerceptualLoss, feature_match_loss, identity_loss, total_variation_loss
 from dsrkit.models.checkpoint import save_checkpoint
@@ -42,23 +43,30 @@ class PairedFaces:
         teacher: given, it embeds the augmented faces themselves instead (a "consistent" teacher, Beyer et al. 2022, arXiv
             2106.05237).
         sizes: VLR sizes; each step draws one.
+        blended: share of the faces that are blended with another (``augment.blend``); needs the ``teacher``.
     """
 
     setting: Setting
     embeddings: Float[Tensor, "n 512"]
     teacher: EdgeFace | None
     sizes: tuple[str, ...]
+    blended: float = 0.0
 
     def __call__(self, draw: Draw) -> DSRBatch:
-        setting, device = self.setting, self.setting.device
-        hr = setting.augmentation()(as_tensor(setting.train.hr[draw.rows]).to(device), draw.uniform)
+        setting = self.setting
+        hr = self._augmented(draw.rows, draw.uniform)
+        if self.blended and draw.partners is not None:
+            hr = blend(hr, self._augmented(draw.partners, draw.uniform), self.blended, draw.uniform)
         size = self.sizes[int(draw.of_step * len(self.sizes))]
         if self.teacher is None:
-            wanted = self.embeddings[torch.from_numpy(draw.rows).to(device)]
+            wanted = self.embeddings[torch.from_numpy(draw.rows).to(setting.device)]
         else:
             with torch.no_grad():
                 wanted = self.teacher(hr)
         return DSRBatch(degrade(hr, size, setting.degradation), hr, wanted)
+
+    def _augmented(self, rows: Int[np.ndarray, " n"], uniform: Float[Tensor, "n draws"]) -> Float[Tensor, "n 3 112 112"]:
+        return self.setting.augmentation()(as_tensor(self.setting.train.hr[rows]).to(self.setting.device), uniform)
 
 
 @dataclass
@@ -81,7 +89,9 @@ class DSRTask:
         wanted = self.weights.lambda_perceptual > 0
         self.perceptual = PerceptualLoss(self.vgg_weights()).to(self.setting.device) if wanted else None
         teacher = self.teacher if self.weights.identity_target == "augmented" else None
-        self.batch = PairedFaces(self.setting, self.embeddings, teacher, self.sizes or (self.setting.params.vlr_size,))
+        self.batch = PairedFaces(
+            self.setting, self.embeddings, teacher, self.sizes or (self.setting.params.vlr_size,), self.weights.blend_probability
+        )
 
     def vgg_weights(self) -> Path | str:
         name = self.weights.vgg_weights
@@ -109,6 +119,7 @@ class DSRTask:
             losses["l1"] = weights.lambda_l1 * F.l1_loss(sr, hr)
         if weights.lambda_identity or weights.lambda_feature_match:
             stages, embedding = self.teacher.stages_and_embedding(sr)
+        if weights.lambda_identity:
             losses["identity"] = weights.lambda_identity * identity_loss(embedding, batch.embeddings)
         if weights.lambda_feature_match:
             with torch.no_grad():
@@ -127,7 +138,7 @@ class DSRTask:
         save_checkpoint(self.path, "dsr", dsr_content(self.dsr) | {"epoch": epoch, "metrics": metrics, "provenance": self.origin})
 
 
-@in_processes("02_dsr_training")
+@in_processes
 def train_dsr(setting: Setting, on_epoch=lambda history: None) -> Fit:
     """The stage ``02_dsr_training``: a new DSR, or one continued from ``initial_dsr``; the best goes to ``dsr.pt``.
 
@@ -142,7 +153,7 @@ def train_dsr(setting: Setting, on_epoch=lambda history: None) -> Fit:
         files["initial_dsr"] = resolve(params.initial_dsr, Path(), "DSR to continue from (initial_dsr)")
     origin = setting.origin(**files)
     paths = [setting.run.dsr_member(number) for number in range(1, params.members + 1)]
-    progress = setting.progress("02_dsr_training", origin, paths)
+    progress = setting.progress("02_dsr_training", origin, paths, list(files.values()))
     embeddings = torch.from_numpy(setting.hr_embeddings).to(setting.device)
     schedule = setting.schedule(epochs=params.epochs, warmup_epochs=params.warmup_epochs)
     fits = []

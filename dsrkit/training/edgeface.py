@@ -40,6 +40,8 @@ class FaceBatch:
     direct: Float[Tensor, "d 3 112 112"]  # of the first d faces: bicubic
     labels: Int[Tensor, " n"]
     embeddings: Float[Tensor, "n 512"]  # of the HR faces, by the original recogniser
+    hr_weight: float = 1.0  # what a mean over ``hr`` counts for: see ``Draw.first``
+    direct_weight: float = 1.0
 
 
 @dataclass
@@ -88,17 +90,20 @@ class EdgeFaceTask:
     def batch(self, draw: Draw) -> FaceBatch:
         setting, rows, augment = self.setting, draw.rows, self.setting.augmentation()
 
-        def faces(pixels: np.ndarray, share: float) -> Tensor:
-            count = round(share * len(rows))
+        def faces(pixels: np.ndarray, count: int) -> Tensor:
             return augment(as_tensor(pixels[rows[:count]]).to(setting.device), draw.uniform[:count])
 
-        direct = as_tensor(setting.train.vlr[rows[: round(self.weights.direct_fraction * len(rows))]]).to(setting.device)
+        hr_count, hr_weight = draw.first(self.weights.hr_fraction)
+        direct_count, direct_weight = draw.first(self.weights.direct_fraction)
+        direct = as_tensor(setting.train.vlr[rows[:direct_count]]).to(setting.device)
         return FaceBatch(
-            restored=faces(self.restored, 1),
-            hr=faces(setting.train.hr, self.weights.hr_fraction),
-            direct=augment(upscale(direct), draw.uniform[: len(direct)]),
+            restored=faces(self.restored, len(rows)),
+            hr=faces(setting.train.hr, hr_count),
+            direct=augment(upscale(direct), draw.uniform[:direct_count]),
             labels=torch.from_numpy(setting.train.labels[rows]).to(setting.device),
             embeddings=torch.from_numpy(setting.hr_embeddings[rows]).to(setting.device),
+            hr_weight=hr_weight,
+            direct_weight=direct_weight,
         )
 
     def losses(self, batch: FaceBatch) -> dict[str, Tensor]:
@@ -111,10 +116,10 @@ class EdgeFaceTask:
             losses["margin"] = weights.lambda_arcface * self.head(restored, batch.labels)
         if weights.lambda_distill:
             losses["distill"] = weights.lambda_distill * identity_loss(restored, batch.embeddings)
-        if weights.lambda_hr and len(hr):
-            losses["hr"] = weights.lambda_hr * identity_loss(hr, batch.embeddings[: len(hr)])
-        if weights.lambda_direct and len(direct):
-            losses["direct"] = weights.lambda_direct * identity_loss(direct, batch.embeddings[: len(direct)])
+        if weights.lambda_hr and weights.hr_fraction:
+            losses["hr"] = weights.lambda_hr * distance_of_some(hr, batch.embeddings, batch.hr_weight)
+        if weights.lambda_direct and weights.direct_fraction:
+            losses["direct"] = weights.lambda_direct * distance_of_some(direct, batch.embeddings, batch.direct_weight)
         return losses
 
     def validate(self) -> dict[str, float]:
@@ -123,6 +128,11 @@ class EdgeFaceTask:
 
     def save(self, epoch: int, metrics: dict[str, float]) -> None:
         save_edgeface(self.path, self.edgeface, self.head, self.setting, epoch, metrics, self.origin)
+
+
+def distance_of_some(found: Float[Tensor, "h d"], wanted: Float[Tensor, "n d"], weight: float) -> Float[Tensor, ""]:
+    """Identity loss of the first h of n faces, weighted; 0 where this share of a step holds none of them."""
+    return weight * identity_loss(found, wanted[: len(found)]) if len(found) else found.sum()
 
 
 def save_edgeface(
@@ -139,6 +149,23 @@ def save_edgeface(
         "provenance": origin,
     }
     save_checkpoint(path, "edgeface", content)
+
+
+def margin_head(setting: Setting, imprinted: bool) -> MarginHead:
+    """The head that the parameters describe: fresh, or with each subject's mean HR embedding as its class centre.
+
+    Raises ValueError with one subject only, when a margin softmax is wanted.
+    """
+    params, subjects = setting.params, len(setting.train.subject_to_id)
+    assert isinstance(params, EdgeFaceLosses)
+    if params.lambda_arcface and subjects < 2:
+        raise ValueError(
+            f"Margin head: expected two training subjects or more, got {subjects}. Add subjects, or set lambda_arcface to 0."
+        )
+    head = MarginHead(subjects, params.arcface_scale, params.arcface_margin, params.label_smoothing, params.margin_head)
+    if imprinted:
+        head.imprint(torch.from_numpy(setting.hr_embeddings), torch.from_numpy(setting.train.labels))
+    return head.to(setting.device)
 
 
 @dataclass(frozen=True)
@@ -171,16 +198,13 @@ def finetune(
     """
     weights = setting.params
     assert isinstance(weights, EdgeFaceLosses)
-    subjects = len(setting.train.subject_to_id)
-    if weights.lambda_arcface and subjects < 2:
-        raise ValueError(
-            f"Margin head: expected two training subjects or more, got {subjects}. Add subjects, or set lambda_arcface to 0."
-        )
-    head = MarginHead(subjects, weights.arcface_scale, weights.arcface_margin, weights.label_smoothing, weights.margin_head)
+    restored = restored_faces(setting, "train", setting.train, dsr)
+    validation_restored = restored_faces(setting, "val", setting.validation.faces, dsr)
+    seed_everything(setting.params.seed)  # the head, and low-rank updates, start alike whatever was done before, or resumed
+    head = margin_head(setting, imprinted=recipe.stage1_epochs == 0)
     task = EdgeFaceTask(
-        setting, copy.deepcopy(edgeface), head.to(setting.device), weights,
-        restored_faces(setting, "train", setting.train, dsr),
-        restored_faces(setting, "val", setting.validation.faces, dsr), recipe.batch_size, recipe.head_lr, 0.0, path, origin,
+        setting, copy.deepcopy(edgeface), head, weights, restored, validation_restored, recipe.batch_size,
+        recipe.head_lr, 0.0, path, origin,
     )  # fmt: skip
     watch = CollapseWatch(weights.collapse_d_prime, weights.collapse_effective_rank)
     earlier: list[dict[str, float]] = []
@@ -199,7 +223,7 @@ def finetune(
     return done
 
 
-@in_processes("03_edgeface_finetune")
+@in_processes
 def train_edgeface(setting: Setting, on_epoch=lambda history: None) -> Fit:
     """The stage ``03_edgeface_finetune``: the original EdgeFace on the faces of ``dsr.pt``; the best goes to ``edgeface.pt``.
 
@@ -214,11 +238,9 @@ def train_edgeface(setting: Setting, on_epoch=lambda history: None) -> Fit:
     )
     origin, control = setting.origin(dsr=dsr), setting.origin()
     targets = [setting.run.edgeface, setting.run.edgeface_direct] if params.control else [setting.run.edgeface]
-    progress = setting.progress("03_edgeface_finetune", origin, targets)
-    seed_everything(params.seed)
+    progress = setting.progress("03_edgeface_finetune", origin, targets, [dsr])
     done = finetune(setting, setting.original, dsr, recipe, setting.run.edgeface, origin, progress, on_epoch)
     if params.control:
-        seed_everything(params.seed)
         finetune(
             setting, setting.original, None, recipe, setting.run.edgeface_direct, control, progress, title="EdgeFace, no DSR"
         )

@@ -1,7 +1,9 @@
 """DSR and EdgeFace trained together, end to end, towards the original recogniser's embedding of the HR face.
 
-Distillation in the manner of Hinton et al. 2015 (arXiv 1503.02531): no labels, and no collapse. EdgeFace sees a share of HR
-faces beside the restored ones, so that HR accuracy is kept; L1 keeps the restored face a face.
+Distillation in the manner of Hinton et al. 2015 (arXiv 1503.02531) needs no labels and does not collapse; a margin softmax
+on the training subjects, held by it, can be added. EdgeFace sees a share of HR
+faces beside the restored ones, so that HR accuracy is kept; L1 keeps the restored face a face. With ``Bicubic`` in DSR's
+place EdgeFace learns alone: the control, which tells what the DSR adds.
 """
 
 from __future__ import annotations
@@ -13,38 +15,56 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dsrkit.data.degrade import upscale
 from dsrkit.losses import identity_loss
 from dsrkit.models.checkpoint import save_checkpoint
 from dsrkit.models.dsr import DSR, dsr_content
 from dsrkit.models.edgeface import EdgeFace
 from dsrkit.params import CyclicCycle
 from dsrkit.training.dsr import DSRBatch, PairedFaces
-from dsrkit.training.edgeface import save_edgeface
-from dsrkit.training.sampling import Sampler
+from dsrkit.training.edgeface import distance_of_some, margin_head, save_edgeface
+from dsrkit.training.sampling import Draw, Sampler
 from dsrkit.training.setting import Setting
 
 
 @dataclass
+class JointBatch:
+    faces: DSRBatch
+    hr_count: int  # of the first so many faces EdgeFace sees HR too
+    hr_weight: float  # what a mean over these counts for: see ``Draw.first``
+    labels: Int[Tensor, " n"]
+
+
+class Bicubic(nn.Module):
+    """The direct feed as a network without weights."""
+
+    def forward(self, vlr: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 112 112"]:
+        return upscale(vlr)
+
+
+@dataclass
 class JointTask:
-    """Both networks at once. See ``loop.Task``."""
+    """Both networks at once, or EdgeFace alone on bicubic faces, and where each is saved. See ``loop.Task``."""
 
     setting: Setting
     params: CyclicCycle
-    dsr: DSR
+    dsr: DSR | Bicubic
     edgeface: EdgeFace
-    paths: tuple[Path, Path]
+    paths: tuple[Path | None, Path]
     origin: dict[str, Any]
 
     def __post_init__(self) -> None:
         embeddings = torch.from_numpy(self.setting.hr_embeddings).to(self.setting.device)
         teacher = self.setting.original if self.params.identity_target == "augmented" else None
-        self.batch = PairedFaces(self.setting, embeddings, teacher, (self.params.vlr_size,))
+        self.faces = PairedFaces(self.setting, embeddings, teacher, (self.params.vlr_size,), self.params.blend_probability)
+        self.head = margin_head(self.setting, imprinted=True) if self.params.lambda_arcface else None
 
     @property
     def trained(self) -> nn.Module:
-        return nn.ModuleList([self.dsr, self.edgeface])
+        return nn.ModuleList([self.dsr, self.edgeface, *([self.head] if self.head else [])])
 
     @property
     def sampler(self) -> Sampler:
@@ -52,30 +72,37 @@ class JointTask:
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         self.edgeface.requires_grad_(True)
-        groups = ((self.dsr, self.params.learning_rate), (self.edgeface, self.params.backbone_lr))
-        return [{"params": list(module.parameters()), "lr": rate} for module, rate in groups]
+        rates = (self.params.learning_rate, self.params.backbone_lr, self.params.backbone_lr)
+        groups = zip(self.trained.children(), rates, strict=False)
+        return [{"params": list(module.parameters()), "lr": rate} for module, rate in groups if list(module.parameters())]
 
     def names(self, rows: np.ndarray) -> list[str]:
         return [self.setting.train.names[row] for row in rows]
 
-    def losses(self, batch: DSRBatch) -> dict[str, Tensor]:
-        """Restored and HR faces (a share of them) towards the original's embedding, and L1."""
-        params, sr = self.params, self.dsr(batch.vlr)
-        count = round(params.hr_fraction * len(sr))
-        restored, hr = self.edgeface.embed(torch.cat([sr, batch.hr[:count]])).split([len(sr), count])
-        losses = {
-            "l1": params.lambda_l1 * F.l1_loss(sr, batch.hr),
-            "identity": params.lambda_identity * identity_loss(restored, batch.embeddings),
-        }
-        if count:
-            losses["hr"] = params.lambda_hr * identity_loss(hr, batch.embeddings[:count])
+    def batch(self, draw: Draw) -> JointBatch:
+        labels = torch.from_numpy(self.setting.train.labels[draw.rows]).to(self.setting.device)
+        return JointBatch(self.faces(draw), *draw.first(self.params.hr_fraction), labels)
+
+    def losses(self, batch: JointBatch) -> dict[str, Tensor]:
+        """Restored and HR faces (a share of them) towards the original's embedding, L1, and on request a margin softmax."""
+        params, faces, count = self.params, batch.faces, batch.hr_count
+        sr = self.dsr(faces.vlr)
+        restored, hr = self.edgeface.embed(torch.cat([sr, faces.hr[:count]])).split([len(sr), count])
+        losses = {"identity": params.lambda_identity * identity_loss(restored, faces.embeddings)}
+        if params.lambda_l1 and isinstance(self.dsr, DSR):
+            losses["l1"] = params.lambda_l1 * F.l1_loss(sr, faces.hr)
+        if self.head is not None:
+            losses["margin"] = params.lambda_arcface * self.head(restored, batch.labels)
+        if params.hr_fraction:
+            losses["hr"] = params.lambda_hr * distance_of_some(hr, faces.embeddings, batch.hr_weight)
         return losses
 
     def validate(self) -> dict[str, float]:
-        validation = self.setting.validation
-        return validation.measure(self.dsr, self.edgeface) | validation.hr_kept(self.edgeface)
+        validation, dsr = self.setting.validation, self.dsr if isinstance(self.dsr, DSR) else None
+        return validation.measure(dsr, self.edgeface) | validation.hr_kept(self.edgeface)
 
     def save(self, epoch: int, metrics: dict[str, float]) -> None:
         about = {"epoch": epoch, "metrics": metrics, "provenance": self.origin}
-        save_checkpoint(self.paths[0], "dsr", dsr_content(self.dsr) | about)
-        save_edgeface(self.paths[1], self.edgeface, None, self.setting, epoch, metrics, self.origin)
+        if isinstance(self.dsr, DSR) and self.paths[0]:
+            save_checkpoint(self.paths[0], "dsr", dsr_content(self.dsr) | about)
+        save_edgeface(self.paths[1], self.edgeface, self.head, self.setting, epoch, metrics, self.origin)

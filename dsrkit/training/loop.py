@@ -221,7 +221,10 @@ class _Training:
         )
 
     def _load_state(self, state: dict[str, Any]) -> None:
-        self.stepper.load_state_dict(state["stepper"])
+        if state["ended"]:
+            self.stepper.trained.load_state_dict(state["stepper"]["trained"])
+        else:
+            self.stepper.load_state_dict(state["stepper"])
         self.scheduler.load_state_dict(state["scheduler"])
         restore_generators(state["generators"])
         self.history, self.best, self.ended, self.seconds = state["history"], state["best"], state["ended"], state["seconds"]

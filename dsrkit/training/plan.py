@@ -8,12 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from dsrkit.losses import MarginHead
 from dsrkit.models.dsr import DSR, read_dsr
 from dsrkit.models.edgeface import EdgeFace, load_edgeface
 from dsrkit.params import CyclicCycle
 from dsrkit.training.cycle import dsr_task, first_files, joint_task
-from dsrkit.training.edgeface import EdgeFaceTask
+from dsrkit.training.edgeface import EdgeFaceTask, margin_head
 from dsrkit.training.loop import Task
 from dsrkit.training.setting import Setting
 from dsrkit.training.stepper import Stepper
@@ -49,9 +48,8 @@ def _planned(setting: Setting, params: CyclicCycle, number: int) -> list[tuple[s
         return [("joint", params.epochs, params.batch_size, lambda: joint_task(setting, number, *networks(), {}))]
     steps: list[tuple[str, int, int, Callable[[], Task]]] = []
     if number > 1 and not params.skip_edgeface:
-        steps.append(
-            ("EdgeFace", params.stage2_epochs, params.finetune_batch_size, lambda: _edgeface_task(setting, networks()[1]))
-        )
+        epochs = params.stage2_epochs + (params.stage1_epochs if params.lambda_arcface else 0)
+        steps.append(("EdgeFace", epochs, params.finetune_batch_size, lambda: _edgeface_task(setting, networks()[1])))
     if not params.skip_dsr:
         epochs = params.epochs if number == 1 else params.epochs_cycle2
         steps.append(("DSR", epochs, params.batch_size, lambda: dsr_task(setting, number, *networks(), {})))
@@ -62,9 +60,8 @@ def _edgeface_task(setting: Setting, edgeface: EdgeFace) -> EdgeFaceTask:
     """A fine-tune's task for its speed alone: HR faces stand for restored ones, which would take minutes to make."""
     params = setting.params
     assert isinstance(params, CyclicCycle)
-    head = MarginHead(len(setting.train.subject_to_id), params.arcface_scale, params.arcface_margin, kind=params.margin_head)
     return EdgeFaceTask(
-        setting, edgeface, head.to(setting.device), params, setting.train.hr, setting.validation.faces.hr,
+        setting, edgeface, margin_head(setting, imprinted=True), params, setting.train.hr, setting.validation.faces.hr,
         params.finetune_batch_size, params.head_lr, params.backbone_lr, setting.run.edgeface, {},
     )  # fmt: skip
 

@@ -29,5 +29,5 @@ def restored_faces(setting: Setting, split: str, faces: FaceSet, dsr: Path | Non
             restore(faces.vlr, load_dsr(dsr, setting.device) if dsr else None, into=packed)
             packed.flush()
         for old in set(folder.glob(f"{title}-*.npy")) - {path}:
-            old.unlink()
+            old.unlink(missing_ok=True)  # another process may have been faster
     return np.load(path, mmap_mode="r")

@@ -7,6 +7,7 @@ and used only for the very same parameters, data and input files.
 
 from __future__ import annotations
 
+import copy
 import random
 import time
 from dataclasses import dataclass, field
@@ -21,8 +22,8 @@ from dsrkit.runs import is_main
 from dsrkit.training.stepper import TrainingError
 
 VERSION = 1  # of the file's layout
-# Parameters that change nothing in what is learned.
-_NEUTRAL = {"resume", "checkpoint_minutes", "device", "processes", "dry_run"}
+# Parameters that change nothing in what is learned, or rounding alone.
+_NEUTRAL = {"resume", "checkpoint_minutes", "device", "processes", "accumulate", "compile", "dry_run"}
 
 
 @dataclass
@@ -56,7 +57,9 @@ class Progress:
     def save(self, state: dict[str, Any]) -> None:
         """Keep where a training stands; one that says how it ended is kept until the stage is done."""
         if state["ended"]:
-            self.ended, self.current = self.ended | {state["title"]: state}, {}
+            weights = copy.deepcopy(state["stepper"]["trained"])  # the next training may go on with the same tensors
+            ended = state | {"stepper": {"trained": weights}}  # all that is needed of a training that ended
+            self.ended, self.current = self.ended | {state["title"]: ended}, {}
         else:
             self.current = state
         self._write(finished=False)
@@ -170,5 +173,5 @@ def restore_generators(states: dict[str, Any]) -> None:
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if torch.cuda.is_available():  # perhaps with fewer devices than where the states come from
+        torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])

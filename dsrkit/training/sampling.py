@@ -19,18 +19,33 @@ from dsrkit.data.augment import DRAWS
 
 @dataclass(frozen=True)
 class Draw:
-    """One step: row numbers, uniform draws in [0, 1) for each row's augmentation, and one for the whole step."""
+    """One step, or a share of it: row numbers, uniform draws in [0, 1) for each row's augmentation, and one for the step."""
 
     rows: Int[np.ndarray, " n"]
     uniform: Float[Tensor, "n draws"]
     of_step: float
+    number: int = 0  # a share's faces are those at number, number + shares, … of the step's ``whole``
+    shares: int = 1
+    whole: int | None = None
+    partners: Int[np.ndarray, " n"] | None = None  # another face of the step for each, to blend it with
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def share(self, number: int, shares: int) -> Draw:
         """Every ``shares``-th face from ``number`` on."""
-        return Draw(self.rows[number::shares], self.uniform[number::shares], self.of_step)
+        partners = None if self.partners is None else self.partners[number::shares]
+        return Draw(self.rows[number::shares], self.uniform[number::shares], self.of_step, number, shares, len(self), partners)
+
+    def first(self, fraction: float) -> tuple[int, float]:
+        """How many of these faces are among the first ``fraction`` of the whole step's, and what a mean over them counts for.
+
+        With that weight the shares of a step, each counted by its faces, add up to the mean over that part of the step.
+        """
+        whole = self.whole or len(self)
+        wanted = round(fraction * whole)
+        here = len(range(self.number, wanted, self.shares))
+        return here, here / wanted * whole / len(self) if here else 0.0
 
 
 @dataclass(frozen=True)
@@ -69,4 +84,4 @@ class Sampler:
             if step >= first:
                 generator = np.random.default_rng((self.seed, epoch, step))
                 uniform = torch.from_numpy(generator.random((len(rows), DRAWS), dtype=np.float32))
-                yield Draw(rows, uniform, generator.random())
+                yield Draw(rows, uniform, generator.random(), partners=np.roll(rows, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,18 @@ class Setting:
         """Shuffled batches over the training faces, as many an epoch as the parameters say."""
         return Sampler(len(self.train), batch_size, self.params.steps_per_epoch, self.params.seed)
 
-    def progress(self, stage: str, origin: dict[str, Any], results: list[Path]) -> Progress:
-        """The state file of ``stage``; see ``resume.open_progress``."""
+    def progress(self, stage: str, origin: dict[str, Any], results: list[Path], inputs: Sequence[Path]) -> Progress:
+        """The state file of ``stage``; see ``resume.open_progress``.
+
+        Raises ValueError when a result would take the place of a file that the stage starts from: it could not be resumed.
+        """
+        read = {file.resolve() for file in (*self.inputs.values(), *inputs)}
+        for result in results:
+            if result.resolve() in read:
+                raise ValueError(
+                    f"{result}: expected an input that stays, got a file that this stage replaces. Copy it under another "
+                    "name and give that, or change run."
+                )
         path = self.run.folder / f"{stage}.state.pt"
         return open_progress(path, origin, self.params.resume, self.params.checkpoint_minutes, results)
 

@@ -1,7 +1,8 @@
 """One training step, on whatever there is: precision, processes, memory, averaged weights.
 
 A step's faces are shared out among the processes and, within each, over as many parts as memory asks for; gradients add up
-to those of the whole batch, so neither changes what is learned. (None of the networks here normalises over a batch.)
+to those of the whole batch, so neither changes what is learned: no network and no loss here looks across a batch, but for
+AdaFace's running mean of lengths, which is that of a share.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ class Stepper:
         ema_decay: float = 0.0,
         compiled: bool = False,
     ) -> None:
+        if precision == "fp16" and device.type == "cpu":  # accelerate would train in fp32 without a word
+            raise TrainingError("precision: expected fp32 or bf16 on a CPU, got fp16. Change it, or train on a GPU.")
         # else one kernel cannot train twice at different precisions; a group of processes is joined once and stays
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
         self.accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device.type == "cpu")
@@ -117,7 +120,9 @@ class Stepper:
 
     def _gradients(self, draw: Draw, measure: bool) -> dict[str, float]:
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        parts = min(self.parts, max(1, len(draw) // world))
+        if world > len(draw):
+            raise ValueError(f"processes: expected at most {len(draw)}, the faces of a step, got {world}. Raise batch_size.")
+        parts = min(self.parts, len(draw) // world)
         logged: dict[str, float] = {}
         self.optimizer.zero_grad()
         for part in range(parts):
@@ -203,4 +208,4 @@ class Stepper:
             self.average.load_state_dict(state["average"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.parts = state["parts"]
+        self.parts = max(self.parts, state["parts"])

@@ -33,7 +33,7 @@ class Validation:
         """PSNR (dB) and SSIM of restored faces against HR."""
         return quality(restored[:QUALITY_FACES], self.faces.hr[:QUALITY_FACES])
 
-    def measure(self, dsr: nn.Module, edgeface: EdgeFace, sizes: Sequence[str] = ()) -> dict[str, float]:
+    def measure(self, dsr: nn.Module | None, edgeface: EdgeFace, sizes: Sequence[str] = ()) -> dict[str, float]:
         """``images`` and ``verification`` of restored faces.
 
         Args:

@@ -1,0 +1,243 @@
+"""The cycle: steps that are accepted or rolled back, verdicts that outlive an interruption, and a dry run that writes nothing."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import same_weights, weights_of
+
+from dsrkit.models import load_dsr, load_edgeface
+from dsrkit.models.checkpoint import copy_checkpoint, save_checkpoint
+from dsrkit.recognition import restore
+from dsrkit.runs import Run
+from dsrkit.training import open_setting, run_cycles
+from dsrkit.training.plan import plan_cycles
+from dsrkit.training.resume import Progress
+from dsrkit.training.validation import Validation
+
+
+@pytest.fixture
+def start(root, dsr_path, edgeface_path) -> Run:
+    """A run in a folder of its own with a ``dsr.pt`` and an ``edgeface.pt``."""
+    run = Run("tiny")
+    run.folder.mkdir(parents=True)
+    copy_checkpoint(dsr_path, run.dsr)
+    weights = {"backbone_state_dict": weights_of(edgeface_path), "arcface_state_dict": {}, "subject_to_id": {}}
+    save_checkpoint(run.edgeface, "edgeface", weights | {"variant": "edgeface_xxs", "epoch": 1, "metrics": {}, "provenance": {}})
+    return run
+
+
+class Killed(BaseException):
+    """Stands for whatever ends a process."""
+
+
+@pytest.fixture
+def improving(monkeypatch):
+    """Each validation says that it went better than the last."""
+    measure, calls = Validation.measure, []
+
+    def measuring(*arguments):
+        calls.append(1)
+        return measure(*arguments) | {"auc": 1 - 1 / len(calls)}
+
+    monkeypatch.setattr(Validation, "measure", measuring)
+
+
+@pytest.mark.parametrize(("mode", "steps"), [("joint", ["joint", "joint"]), ("alternate", ["DSR", "EdgeFace", "DSR"])])
+def test_two_cycles(start, stage_params, improving, mode, steps):
+    titles = set()
+    setting = open_setting(stage_params("04_cyclic_cycle", mode=mode, cycles=2, select_by="auc", accept_level=0.0))
+    done = run_cycles(setting, on_epoch=lambda title, history: titles.add(title))
+    assert [step.step for step in done] == steps and len(titles) == len(steps)
+    for number in (1, 2):
+        dsr, edgeface = start.cycle(number)
+        assert load_dsr(dsr).config.base_channels == 8 and load_edgeface(edgeface).variant == "edgeface_xxs"
+        inputs = json.loads(dsr.with_suffix(".pt.json").read_text())["provenance"]["inputs"]
+        assert inputs.keys() == {"manifest", "original_edgeface", "dsr", "edgeface", "previous_dsr", "previous_edgeface"}
+        assert "metrics" in json.loads(edgeface.with_suffix(".pt.json").read_text())
+    if mode == "alternate":  # cycle 1 leaves EdgeFace alone
+        assert same_weights(weights_of(start.cycle(1)[1]), weights_of(start.edgeface))
+    record = done[0].record("auc")
+    assert (record["cycle"], record["epochs"], record["accepted"]) == (1, 1, True)
+    assert record["before"] == done[0].fit.history[0]["auc"] and record["best"] == done[0].fit.best["auc"]
+    assert (record["gain"], record["gain_low"]) == (done[0].gain["value"], done[0].gain["low"])
+
+
+@pytest.mark.parametrize("mode", ["joint", "alternate"])
+def test_a_refused_step_leaves_both_networks_as_they_were(start, stage_params, mode):
+    ruin = {"learning_rate": 1.0, "grad_clip": 0.0}
+    setting = open_setting(stage_params("04_cyclic_cycle", mode=mode, **ruin))
+    (step,) = run_cycles(setting)
+    assert not step.record("eer")["accepted"]
+    assert step.fit.history[1]["psnr"] < step.fit.history[0]["psnr"] - 1
+    dsr, edgeface = start.cycle(1)
+    assert same_weights(weights_of(dsr), weights_of(start.dsr)) and same_weights(weights_of(edgeface), weights_of(start.edgeface))
+
+
+def test_an_accepted_step_holds_the_better_networks(start, stage_params):
+    gentle = {"learning_rate": 1e-3, "backbone_lr": 1e-4, "lambda_l1": 0.0, "steps_per_epoch": 20, "jitter_probability": 0.0}
+    setting = open_setting(stage_params("04_cyclic_cycle", mode="joint", select_by="auc", accept_level=0.0, **gentle))
+    (step,) = run_cycles(setting)
+    assert step.fit.improved and step.accepted
+    restored = restore(setting.validation.faces.vlr, load_dsr(start.cycle(1)[0]))
+    again = setting.validation.verification(load_edgeface(start.cycle(1)[1]), restored)
+    assert again["identity_similarity"] == pytest.approx(step.fit.best["identity_similarity"], abs=1e-4)
+    assert not same_weights(weights_of(start.cycle(1)[1]), weights_of(start.edgeface))
+
+
+def test_a_joint_step_without_hr_faces(start, stage_params):
+    (step,) = run_cycles(open_setting(stage_params("04_cyclic_cycle", mode="joint", hr_fraction=0.0)))
+    assert {name for name in step.fit.history[1] if name.startswith("loss_")} == {"loss_l1", "loss_identity", "loss_total"}
+
+
+# --- verdicts
+
+
+SMALL = {"batch_size": 2, "finetune_batch_size": 2, "steps_per_epoch": 1}
+
+
+@pytest.mark.parametrize(("low", "level", "accepted"), [(0.001, 0.95, True), (0.0, 0.95, False), (-0.1, 0.0, True)])
+def test_a_step_is_accepted_when_its_interval_lies_above_0(start, stage_params, improving, monkeypatch, low, level, accepted):
+    """And rolled back otherwise, to the very files."""
+    levels = []
+
+    def gain(validation, before, after, measure, asked):
+        levels.append((measure, asked))
+        return {"value": 0.1, "low": low, "high": 0.2}
+
+    monkeypatch.setattr(Validation, "gain", gain)
+    params = stage_params("04_cyclic_cycle", **SMALL, accept_level=level, select_by="auc")
+    (step,) = run_cycles(open_setting(params))
+    assert step.fit.improved and step.accepted == accepted and step.gain["low"] == low
+    assert levels == [("auc", level or 0.95)]
+    for before, after in zip((start.dsr, start.edgeface), start.cycle(1), strict=True):
+        assert (before.read_bytes() == after.read_bytes()) == (not accepted)
+
+
+def test_a_fit_that_brought_nothing_is_refused_at_any_level(start, stage_params):
+    (step,) = run_cycles(
+        open_setting(stage_params("04_cyclic_cycle", **SMALL, accept_level=0.0, learning_rate=1.0, select_by="auc"))
+    )
+    assert not step.fit.improved and not step.accepted
+    assert start.cycle(1)[0].read_bytes() == start.dsr.read_bytes()
+
+
+def test_a_refused_step_s_successor_starts_from_what_was_there_before(start, stage_params):
+    """DSR of cycle 1 is ruined and refused; in cycle 2 it starts anew, not from the ruin."""
+    changes = {"mode": "alternate", "cycles": 2, "learning_rate": 1.0, "skip_edgeface": True, "grad_clip": 0.0}
+    first, second = run_cycles(open_setting(stage_params("04_cyclic_cycle", **SMALL, **changes)))
+    assert not first.accepted and first.fit.history[1]["psnr"] < first.fit.history[0]["psnr"] - 1
+    assert second.fit.history[0]["psnr"] == first.fit.history[0]["psnr"]
+
+
+def test_the_gain_is_that_of_the_two_pairs(start, stage_params):
+    """The interval is told for what selects, and errors count downwards."""
+    setting = open_setting(stage_params("04_cyclic_cycle", **SMALL))
+    old = (load_dsr(start.dsr), setting.original)
+    new = (None, setting.original)
+    eer, auc = (setting.validation.gain(old, new, measure, 0.95) for measure in ("eer", "auc"))
+    back = setting.validation.gain(new, old, "eer", 0.95)
+    for gain in (eer, auc):
+        assert gain["low"] <= gain["value"] <= gain["high"]
+    assert back == pytest.approx({"value": -eer["value"], "low": -eer["high"], "high": -eer["low"]}, abs=1e-9)
+    before, after = (
+        setting.validation.verification(edgeface, restore(setting.validation.faces.vlr, dsr)) for dsr, edgeface in (old, new)
+    )
+    assert eer["value"] == pytest.approx(before["eer"] - after["eer"], abs=1e-6)
+    assert auc["value"] == pytest.approx(after["auc"] - before["auc"], abs=1e-6)
+
+
+@pytest.mark.parametrize("at", ["before the roll-back", "within the roll-back"])
+def test_a_judged_step_is_not_judged_again(start, stage_params, improving, monkeypatch, at):
+    """Interrupted around its roll-back, a refused step is refused with the gain that it had, and rolled back whole."""
+    from dsrkit.training import cycle
+
+    judged, copied = [], []
+
+    def gain(validation, before, after, measure, asked):
+        judged.append(measure)
+        return {"value": -0.5, "low": -0.6, "high": -0.4}
+
+    def copying(source, target):
+        copied.append(target)
+        if at == "within the roll-back" and len(copied) == 2:
+            raise Killed
+        copy(source, target)
+
+    copy, note = cycle.copy_checkpoint, Progress.note
+
+    def noting(progress, title, value):
+        note(progress, title, value)
+        if at == "before the roll-back":
+            raise Killed
+
+    monkeypatch.setattr(Validation, "gain", gain)
+    setting = open_setting(stage_params("04_cyclic_cycle", **SMALL, select_by="auc"))
+    with monkeypatch.context() as patch:
+        patch.setattr(cycle, "copy_checkpoint", copying)
+        patch.setattr(Progress, "note", noting)
+        with pytest.raises(Killed):
+            run_cycles(setting)
+    (step,) = run_cycles(setting)
+    assert judged == ["auc"] and not step.accepted and step.gain["value"] == -0.5 and step.fit.improved
+    for before, after in zip((start.dsr, start.edgeface), start.cycle(1), strict=True):
+        assert before.read_bytes() == after.read_bytes()
+
+
+# --- what may be left out, and what stood there before
+
+
+@pytest.mark.parametrize(("skip", "steps"), [("skip_dsr", [(2, "EdgeFace")]), ("skip_edgeface", [(1, "DSR"), (2, "DSR")])])
+def test_a_step_that_is_skipped(start, stage_params, skip, steps):
+    setting = open_setting(stage_params("04_cyclic_cycle", **SMALL, mode="alternate", cycles=2, **{skip: True}))
+    done = run_cycles(setting)
+    assert [(step.cycle, step.step) for step in done] == steps
+    number = 0 if skip == "skip_dsr" else 1
+    kept = (start.dsr, start.edgeface)[number]
+    for cycle in (1, 2):
+        assert all(path.is_file() for path in start.cycle(cycle))
+        assert same_weights(weights_of(start.cycle(cycle)[number]), weights_of(kept))
+
+
+def test_earlier_cycles_are_kept_as_previous(start, stage_params):
+    """A shorter second run leaves none of the first one's later cycles standing as if they were its own."""
+    run_cycles(
+        open_setting(stage_params("04_cyclic_cycle", **SMALL, mode="alternate", cycles=2, skip_edgeface=True, skip_dsr=True))
+    )
+    before = {path.name: path.read_bytes() for number in (1, 2) for path in start.cycle(number)}
+    run_cycles(open_setting(stage_params("04_cyclic_cycle", **SMALL, seed=9)))
+    assert all(path.is_file() for path in start.cycle(1)) and not any(path.exists() for path in start.cycle(2))
+    for name, content in before.items():
+        assert (start.folder / name.replace(".pt", ".previous.pt")).read_bytes() == content
+
+
+# --- the dry run
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({"mode": "joint", "cycles": 2}, [(1, "joint", 3), (2, "joint", 3)]),
+        ({"mode": "alternate", "cycles": 2}, [(1, "DSR", 3), (2, "EdgeFace", 4), (2, "DSR", 5)]),
+        ({"mode": "alternate", "cycles": 2, "lambda_arcface": 0.1}, [(1, "DSR", 3), (2, "EdgeFace", 6), (2, "DSR", 5)]),
+        ({"mode": "alternate", "cycles": 2, "skip_dsr": True}, [(2, "EdgeFace", 4)]),
+    ],
+)
+def test_a_dry_run_tells_the_steps_and_writes_nothing(start, stage_params, monkeypatch, changes, steps):
+    epochs = {"epochs": 3, "epochs_cycle2": 5, "stage1_epochs": 2, "stage2_epochs": 4}
+    setting = open_setting(stage_params("04_cyclic_cycle", **SMALL, **epochs, **changes))
+    before = {path: path.stat().st_mtime_ns for path in sorted(start.root.rglob("*"))}
+    weights = [weights_of(path) for path in (start.dsr, start.edgeface)]
+    original = {name: value.clone() for name, value in setting.original.state_dict().items()}
+    plan = plan_cycles(setting)
+    assert {path: path.stat().st_mtime_ns for path in sorted(start.root.rglob("*"))} == before
+    assert all(same_weights(was, weights_of(path)) for was, path in zip(weights, (start.dsr, start.edgeface), strict=True))
+    assert same_weights(original, setting.original.state_dict())  # the networks that learned were others
+    assert [(row.cycle, row.step, row.epochs) for row in plan.itertuples()] == steps
+    assert (plan["steps"] == plan.epochs).all()
+    assert np.isfinite(plan["expected hours"]).all() and (plan["expected hours"] >= 0).all()
+
+
+def test_a_dry_run_without_a_network_to_start_from(root, stage_params):
+    with pytest.raises(FileNotFoundError, match=r"DSR \(dsr\): expected it at"):
+        plan_cycles(open_setting(stage_params("04_cyclic_cycle", **SMALL)))
