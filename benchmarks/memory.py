@@ -1,4 +1,4 @@
-"""Memory of one training step at the published settings (params/vlr32), beside the 7.0 and 7.5 GB that the authors report.
+"""Memory of one training step at the published settings (params/seed-vlr32), beside the 7.0 and 7.5 GB that the authors report.
 
     python benchmarks/memory.py
 
@@ -64,7 +64,7 @@ def perceptual() -> PerceptualLoss:
 
 
 def dsr_step(variant: str) -> Step:
-    params = DSRTraining.read(ROOT / "params/vlr32/02_dsr_training.yaml")
+    params = DSRTraining.read(ROOT / "params/seed-vlr32/02_dsr_training.yaml")
     dsr = ready(DSR(DSRConfig(params.base_channels, params.residual_blocks))).train()
     teacher, vgg = ready(EdgeFace(variant)).requires_grad_(False).eval(), perceptual().to(DEVICE)
     batch = DSRBatch(faces(params.batch_size, 32), faces(params.batch_size), torch.rand(params.batch_size, 512, device=DEVICE))
@@ -74,7 +74,7 @@ def dsr_step(variant: str) -> Step:
 
 
 def finetune_step(variant: str, lora_rank: int = 0) -> Step:
-    params = EdgeFaceFinetune.read(ROOT / "params/vlr32/03_edgeface_finetune.yaml")
+    params = EdgeFaceFinetune.read(ROOT / "params/seed-vlr32/03_edgeface_finetune.yaml")
     edgeface, original = ready(EdgeFace(variant)), ready(EdgeFace(variant)).requires_grad_(False)
     head = MarginHead(SUBJECTS, params.arcface_scale, params.arcface_margin, params.label_smoothing).to(DEVICE)
     trained = add_lora(edgeface, lora_rank) if lora_rank else list(edgeface.parameters())

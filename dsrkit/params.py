@@ -215,6 +215,7 @@ class EdgeFaceLosses(BaseModel):
     lora_rank: Count
     collapse_d_prime: Probability
     collapse_effective_rank: Probability
+    collapse_hr_similarity: Probability
 
 
 class EdgeFaceFinetune(Teacher, EdgeFaceLosses):
@@ -264,7 +265,13 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses):
     finetune_jitter_hue: Weight
 
     @model_validator(mode="after")
-    def _a_blend_is_nobody(self) -> Self:
+    def _what_goes_with_the_mode(self) -> Self:
+        without = ("skip_dsr", "skip_edgeface", "lora_rank", "lambda_direct") if self.mode == "joint" else ("control_epochs",)
+        if silent := [name for name in without if getattr(self, name)]:
+            raise ValueError(
+                f"{', '.join(silent)}: expected 0 or false with mode {self.mode}, where it has no meaning, got "
+                f"{[getattr(self, name) for name in silent]}. Leave it out, or change mode"
+            )
         if self.mode == "joint" and self.blend_probability and self.lambda_arcface:
             raise ValueError(
                 "blend_probability: expected 0 beside a margin softmax (a blended face is no subject), got "

@@ -118,13 +118,19 @@ def seed_everything(seed: int) -> None:
 
 def pick_device(name: str = "auto") -> torch.device:
     """``auto`` takes the first CUDA device, else Apple's MPS, else the CPU; any torch device name is taken as it is."""
+    process = int(os.environ.get("LOCAL_RANK", 0))  # each process of a launcher has a GPU of its own
     if name != "auto":
         try:
-            return torch.device(name)
+            device = torch.device(name)
+            if device.type == "cuda" and device.index is None:
+                return torch.device("cuda", process)
+            if device.type == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1:
+                raise ValueError(f"device: expected auto or cuda for several processes, got {name!r}, one GPU for all of them.")
+            return device
         except RuntimeError as error:
             raise ValueError(f"device: expected auto, cpu, cuda, cuda:N or mps, got {name!r}.") from error
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))  # each process of a launcher has its own
+        return torch.device("cuda", process)
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 

@@ -41,6 +41,7 @@ def improving(monkeypatch):
         return measure(*arguments) | {"auc": 1 - 1 / len(calls)}
 
     monkeypatch.setattr(Validation, "measure", measuring)
+    monkeypatch.setattr(Validation, "gain", lambda *given: {"value": 0.2, "low": 0.1, "high": 0.3})
 
 
 @pytest.mark.parametrize(("mode", "steps"), [("joint", ["joint", "joint"]), ("alternate", ["DSR", "EdgeFace", "DSR"])])
@@ -53,7 +54,9 @@ def test_two_cycles(start, stage_params, improving, mode, steps):
         dsr, edgeface = start.cycle(number)
         assert load_dsr(dsr).config.base_channels == 8 and load_edgeface(edgeface).variant == "edgeface_xxs"
         inputs = json.loads(dsr.with_suffix(".pt.json").read_text())["provenance"]["inputs"]
-        assert inputs.keys() == {"manifest", "original_edgeface", "dsr", "edgeface", "previous_dsr", "previous_edgeface"}
+        assert inputs.keys() == {
+            "manifest", "dataset", "original_edgeface", "dsr", "edgeface", "previous_dsr", "previous_edgeface",
+        }  # fmt: skip
         assert "metrics" in json.loads(edgeface.with_suffix(".pt.json").read_text())
     if mode == "alternate":  # cycle 1 leaves EdgeFace alone
         assert same_weights(weights_of(start.cycle(1)[1]), weights_of(start.edgeface))

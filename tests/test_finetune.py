@@ -52,8 +52,8 @@ def test_the_control_is_the_same_on_bicubic_faces(finetuned, monkeypatch, dsr_pa
         assert np.array_equal(faces[split, Path(dsr_path)], restore(faces[split].vlr, load_dsr(dsr_path)))
         assert not np.array_equal(faces[split, None], faces[split, Path(dsr_path)])
     about = {path: json.loads(path.with_suffix(".pt.json").read_text()) for path in (run.edgeface, run.edgeface_direct)}
-    assert set(about[run.edgeface]["provenance"]["inputs"]) == {"manifest", "original_edgeface", "dsr"}
-    assert set(about[run.edgeface_direct]["provenance"]["inputs"]) == {"manifest", "original_edgeface"}
+    assert set(about[run.edgeface]["provenance"]["inputs"]) == {"manifest", "dataset", "original_edgeface", "dsr"}
+    assert set(about[run.edgeface_direct]["provenance"]["inputs"]) == {"manifest", "dataset", "original_edgeface"}
     assert about[run.edgeface]["subject_to_id"] == about[run.edgeface_direct]["subject_to_id"]
     assert not same_weights(last_weights(run), last_weights(run, "EdgeFace, no DSR"))
     assert load_edgeface(run.edgeface_direct).variant == "edgeface_xxs"
@@ -116,7 +116,8 @@ def test_faces_are_restored_once(root, stage_params, monkeypatch, tmp_path, dsr_
 
     faces_of(dsr_path)
     first = faces_of(None)
-    manifest, old = (file_hash(path)[:16] for path in (setting.inputs["manifest"], dsr_path))
+    manifest = "-".join(file_hash(setting.inputs[role])[:16] for role in ("manifest", "dataset"))
+    old = file_hash(dsr_path)[:16]
     assert list(first) == [
         f"train-16x16-bicubic-{manifest}.npy", f"train-16x16-dsr-{old}-{manifest}.npy",
         f"val-16x16-bicubic-{manifest}.npy", f"val-16x16-dsr-{old}-{manifest}.npy",

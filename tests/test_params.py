@@ -238,3 +238,6 @@ def test_parameters_that_do_not_go_together(values):
     with pytest.raises(ParameterError, match=r"expected 0 beside a margin softmax \(a blended face is no subject\)"):
         STAGES["04_cyclic_cycle"].check(cycle)
     assert STAGES["04_cyclic_cycle"].check(cycle | {"mode": "alternate"}).lambda_arcface == 0.1
+    for mode, silent in (("joint", {"skip_dsr": True}), ("joint", {"lora_rank": 4}), ("alternate", {"control_epochs": 3})):
+        with pytest.raises(ParameterError, match=rf"{next(iter(silent))}: expected 0 or false with mode {mode}, where it has no"):
+            STAGES["04_cyclic_cycle"].check(read("demo", "04_cyclic_cycle") | silent | {"mode": mode})

@@ -1,5 +1,6 @@
 """A training that was killed, at any save, goes on to the very weights that it would have had."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -11,10 +12,11 @@ import pytest
 import torch
 from conftest import REPOSITORY, same_weights, weights_of
 
-from dsrkit.models.checkpoint import load_checkpoint
+from dsrkit.models.checkpoint import load_checkpoint, read_weights
 from dsrkit.runs import Run
 from dsrkit.training import TrainingError, open_setting, run_cycles, train_dsr, train_edgeface
 from dsrkit.training.resume import Progress, generator_states, open_progress, restore_generators
+from dsrkit.training.stepper import Stepper
 from dsrkit.training.validation import Validation
 
 
@@ -239,7 +241,70 @@ def test_a_finished_state_is_not_gone_on_from(tmp_path):
     assert result.is_file()
     progress = open_progress(path, origin(), "auto", 5.0, [result])
     assert not progress.resumed and progress.of("DSR") is None
+    assert result.is_file()  # nothing moves before there is something to put in its place
+    progress.begin()
+    progress.begin()
     assert (tmp_path / "dsr.previous.pt").read_text() == "old" and not (tmp_path / "02.state.previous.pt").exists()
+
+
+def test_a_finished_result_outlives_trainings_that_were_broken_off(tmp_path):
+    path, result = tmp_path / "02.state.pt", tmp_path / "dsr.pt"
+    result.write_text("finished")
+    for rate in (1.0, 2.0, 3.0):
+        progress = open_progress(path, origin(learning_rate=rate), "auto", 5.0, [result])
+        progress.begin()
+        result.write_text(f"broken off at {rate}")
+        progress.save(state())
+    assert (tmp_path / "dsr.previous.pt").read_text() == "finished"
+    progress.finish()
+    progress = open_progress(path, origin(learning_rate=4.0), "auto", 5.0, [result])
+    progress.begin()
+    assert (tmp_path / "dsr.previous.pt").read_text() == "broken off at 3.0"  # the last one ended well
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": 999}, {"precision": "fp16"}, {"vgg_weights": "gone.pth", "lambda_perceptual": 1.0}]
+)
+def test_a_training_that_cannot_begin_leaves_everything_as_it_was(starting, stage_params, wrong):
+    train_dsr(starting("02_dsr_training", "unharmed"))
+    folder = Run("unharmed").folder
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises((ValueError, TrainingError, FileNotFoundError)):
+        train_dsr(open_setting(stage_params("02_dsr_training", run="unharmed", **wrong)))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_notebook_takes_over_what_a_command_trained(starting, monkeypatch):
+    setting = starting("02_dsr_training", "handed_over")
+    trained = train_dsr(dataclasses.replace(setting, finishes=False))
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "step", lambda *given, **more: pytest.fail("expected nothing left to train"))
+        assert train_dsr(setting).history == trained.history
+    assert read_weights(setting.run.folder / "02_dsr_training.state.pt")["finished"]
+
+
+def test_a_larger_ensemble_leaves_no_member_behind(starting, stage_params):
+    train_dsr(open_setting(stage_params("02_dsr_training", run="members", members=2)))
+    seeds = [load_checkpoint(Run("members").dsr_member(k), "dsr")["provenance"]["parameters"]["seed"] for k in (1, 2)]
+    assert seeds[1] == seeds[0] + 1
+    train_dsr(open_setting(stage_params("02_dsr_training", run="members", members=1)))
+    assert not Run("members").dsr_member(2).exists() and (Run("members").folder / "dsr_member2.previous.pt").exists()
+
+
+def test_a_file_that_cannot_be_written_says_so_and_harms_nothing(tmp_path):
+    """A real limit on the size of files: torch's own writer fails, as on a full disk."""
+    code = (
+        "import resource, signal, sys, torch; from pathlib import Path; from dsrkit.models.checkpoint import save_checkpoint;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); path = Path(sys.argv[1]);"
+        "save_checkpoint(path, 'dsr', {'weights': torch.zeros(9)});"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
+        "save_checkpoint(path, 'dsr', {'weights': torch.ones(99999)})"
+    )
+    path = tmp_path / "dsr.pt"
+    ran = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    assert "OSError" in ran.stderr and "MB free. What was saved before is whole. Make room" in ran.stderr
+    assert load_checkpoint(path, "dsr")["weights"].sum() == 0
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["dsr.pt", "dsr.pt.json"]
 
 
 def test_must_without_a_state(tmp_path):
@@ -251,7 +316,9 @@ def test_must_without_a_state(tmp_path):
 def test_never_begins_anew(tmp_path):
     path = tmp_path / "02.state.pt"
     begun(path)
-    assert not open_progress(path, origin(), "never", 5.0, []).resumed
+    progress = open_progress(path, origin(), "never", 5.0, [])
+    assert not progress.resumed
+    progress.begin()
     assert open_progress(path, origin(), "auto", 5.0, []).of("DSR") is None
 
 
@@ -272,6 +339,8 @@ def test_another_training_s_state_is_kept_and_not_gone_on_from(tmp_path, capsys,
     progress = open_progress(path, other, "auto", 5.0, [])
     assert not progress.resumed and progress.of("DSR") is None
     assert f"not going on from 02.state.pt: {words}. It is kept as 02.state.previous.pt" in capsys.readouterr().out
+    assert path.read_bytes() == before
+    progress.begin()
     assert (tmp_path / "02.state.previous.pt").read_bytes() == before
     assert open_progress(path, other, "must", 5.0, []).resumed
 

@@ -133,3 +133,11 @@ def test_provenance_and_its_banner(tmp_path):
     assert str(tmp_path) not in str(about)  # folders of one machine mean nothing on another
     for word in ("run demo", "cpu", about["commit"], "timm"):
         assert word in banner(about)
+
+
+def test_each_process_of_a_launcher_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert pick_device("cuda") == torch.device("cuda", 1)
+    with pytest.raises(ValueError, match=r"expected auto or cuda for several processes, got 'cuda:0'"):
+        pick_device("cuda:0")

@@ -246,6 +246,14 @@ def test_collapse_watch():
     assert "effective_rank fell from 100.00 to 49.00" in watch(measured(3.0, 49))
 
 
+def test_what_is_left_of_hr_embeddings_is_watched_and_nan_is_a_collapse():
+    watch = CollapseWatch(0.7, 0.5, 0.5)
+    assert watch(measured(2.0, 100) | {"hr_similarity": 1.0}) is None
+    assert watch(measured(2.0, 100) | {"hr_similarity": 0.51}) is None
+    assert "hr_similarity fell from 1.00 to 0.49" in watch(measured(2.0, 100) | {"hr_similarity": 0.49})
+    assert "d_prime fell from 2.00 to nan" in watch(measured(float("nan"), 100) | {"hr_similarity": 1.0})
+
+
 def test_collapse_watch_can_be_switched_off():
     watch = CollapseWatch(0, 0)
     assert watch(measured(2.0, 100)) is None and watch(measured(0.01, 1)) is None

@@ -24,13 +24,23 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(path: Path, kind: str, content: dict[str, Any]) -> None:
-    """Write ``content`` (tensors and plain values) atomically, and ``<path>.json`` beside it without the tensors."""
+    """Write ``content`` (tensors and plain values) atomically, and ``<path>.json`` beside it without the tensors.
+
+    Raises OSError when it cannot be written; what stood there before stays whole.
+    """
     path = Path(path)
-    with atomic_path(path) as temporary:
-        torch.save({"kind": kind, **content}, temporary)
     readable = {"kind": kind} | {key: value for key, value in content.items() if not key.endswith("state_dict")}
-    with atomic_path(about_file(path)) as temporary:
-        temporary.write_text(json.dumps(readable, indent=1, default=str))
+    try:
+        with atomic_path(path) as temporary:
+            torch.save({"kind": kind, **content}, temporary)
+        with atomic_path(about_file(path)) as temporary:
+            temporary.write_text(json.dumps(readable, indent=1, default=str))
+    except (OSError, RuntimeError) as error:  # on a full disk torch's writer raises RuntimeError
+        free = shutil.disk_usage(path.parent).free / 1e6
+        raise OSError(
+            f"{path}: expected to write it, got {type(error).__name__}: {error}, with {free:,.0f} MB free. What was saved before "
+            "is whole. Make room, then run the same again."
+        ) from error
 
 
 def about_file(path: Path) -> Path:
@@ -43,9 +53,14 @@ def read_about(path: Path) -> dict[str, Any]:
     return json.loads(about_file(path).read_text()) if about_file(path).is_file() else {}
 
 
+def previous(path: Path) -> Path:
+    """Where ``keep_previous`` puts a checkpoint: ``dsr.pt`` → ``dsr.previous.pt``."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
 def keep_previous(path: Path) -> None:
     """Rename a checkpoint that a new training is about to replace: ``dsr.pt`` → ``dsr.previous.pt``, its JSON too."""
-    kept = path.with_name(f"{path.stem}.previous{path.suffix}")
+    kept = previous(path)
     for old, new in ((path, kept), (about_file(path), about_file(kept))):
         if old.exists():
             old.replace(new)
@@ -56,7 +71,10 @@ def copy_checkpoint(source: Path, target: Path) -> None:
     if source.resolve() == target.resolve():
         return
     with atomic_path(target) as temporary:
-        shutil.copyfile(source, temporary)
+        if source.suffix == target.suffix:
+            shutil.copyfile(source, temporary)
+        else:  # a .safetensors file under the name of a .pt could not be read
+            torch.save(read_weights(source), temporary)
     about, copied = about_file(source), about_file(target)
     copied.unlink(missing_ok=True)
     if about.is_file():

@@ -126,9 +126,9 @@ def read_dsr(path: Path | str, device: str | torch.device = "cpu") -> DSR:
     content = load_checkpoint(path, "dsr")
     try:
         dsr = DSR(DSRConfig(**content["config"]))
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: expected the configuration of a DSR for 112 pixels, got {content['config']}. {error}"
+            f"{path}: expected the configuration of a DSR for 112 pixels, got {content.get('config')}. {error}"
         ) from error
     load_strict(dsr, content["state_dict"], path)
     return dsr.to(device).to(memory_format=torch.channels_last).eval()

@@ -2,12 +2,14 @@
 
     torchrun --nproc-per-node 2 -m dsrkit.training 02_dsr_training params/vlr32/02_dsr_training.yaml
 
-leaves the checkpoints and the state file that the notebook leaves; the notebook then shows them.
+leaves the checkpoints, and a state from which the stage's notebook, run with the same parameters, takes over without
+training: it shows the curves, the faces and the steps.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from dsrkit.params import STAGES, Teacher
 from dsrkit.training import open_setting, run_cycles, train_dsr, train_edgeface
@@ -25,7 +27,7 @@ def main() -> None:
     options = parser.parse_args()
     params = STAGES[options.stage].read(options.params)
     assert isinstance(params, Teacher)
-    TRAININGS[options.stage](open_setting(params))
+    TRAININGS[options.stage](replace(open_setting(params), finishes=False))
     together()
 
 

@@ -2,7 +2,8 @@
 
 Fine-tuning with a strong margin on few subjects has been seen to push all faces together (genuine cosine .94, impostor
 .86, equal error rate 27 %), while the training loss fell. So every validation is held against the start: how far genuine
-and impostor scores stand apart (d′), and how many directions the embeddings still use (effective rank).
+and impostor scores stand apart (d′), how many directions the embeddings
+still use (effective rank), and what is left of HR embeddings.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ class CollapseWatch:
     Args:
         d_prime: smallest share of d′ that may be left (0: not watched).
         effective_rank: smallest share of the effective rank that may be left (0: not watched).
+        hr_similarity: smallest share of the cosine between HR embeddings now and before (0: not watched; a training that
+            does not touch the recogniser does not measure it).
     """
 
     d_prime: float
     effective_rank: float
+    hr_similarity: float = 0.0
     start: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, metrics: dict[str, float]) -> str | None:
@@ -28,8 +32,9 @@ class CollapseWatch:
         if not self.start:
             self.start = dict(metrics)
             return None
-        for name, share in (("d_prime", self.d_prime), ("effective_rank", self.effective_rank)):
-            if metrics[name] < share * self.start[name]:
+        shares = {"d_prime": self.d_prime, "effective_rank": self.effective_rank, "hr_similarity": self.hr_similarity}
+        for name, share in shares.items():
+            if share and name in self.start and not metrics[name] >= share * self.start[name]:  # NaN is a collapse too
                 return (
                     f"collapse: {name} fell from {self.start[name]:.2f} to {metrics[name]:.2f}, below {share:.0%}; genuine "
                     f"mean {metrics['genuine_mean']:.2f}, impostor mean {metrics['impostor_mean']:.2f}. "

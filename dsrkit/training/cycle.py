@@ -16,13 +16,13 @@ import torch
 
 from dsrkit.models.checkpoint import copy_checkpoint
 from dsrkit.models.dsr import DSR, read_dsr
-from dsrkit.models.edgeface import EdgeFace, load_edgeface
+from dsrkit.models.edgeface import EdgeFace, edgeface_file, load_edgeface
 from dsrkit.params import CyclicCycle
 from dsrkit.recognition import embed
 from dsrkit.runs import is_main, resolve
 from dsrkit.training.collapse import CollapseWatch
 from dsrkit.training.dsr import DSRTask
-from dsrkit.training.edgeface import Recipe, finetune
+from dsrkit.training.edgeface import Recipe, finetune, margin_head
 from dsrkit.training.joint import Bicubic, JointTask
 from dsrkit.training.launch import in_processes, together
 from dsrkit.training.loop import Fit, fit
@@ -35,7 +35,7 @@ Files = tuple[Path, Path]  # a DSR and an EdgeFace
 
 @dataclass
 class Step:
-    """One step of a cycle that was tried. ``gain`` is that of the measure that selects, with its interval."""
+    """One step of a cycle that was tried (cycle 0: the control). ``gain``: of the measure that selects, with its interval."""
 
     cycle: int
     step: str
@@ -74,8 +74,17 @@ class Cycles:
         of_cycle = {"previous_dsr": previous[0], "previous_edgeface": previous[1]}
         return self.setting.origin(dsr=self.first[0], edgeface=self.first[1], **of_cycle)
 
+    def carry_over(self, old: Path, new: Path) -> None:
+        """A network that this cycle leaves as it is."""
+        if is_main():
+            self.progress.begin()
+            copy_checkpoint(old, new)
+        together()
+
     def watch(self) -> CollapseWatch:
-        return CollapseWatch(self.params.collapse_d_prime, self.params.collapse_effective_rank)
+        return CollapseWatch(
+            self.params.collapse_d_prime, self.params.collapse_effective_rank, self.params.collapse_hr_similarity
+        )
 
     def judge(self, cycle: int, step: str, done: Fit, before: Files, after: Files) -> None:
         """Accept the step that left ``after``, or roll it back to ``before``."""
@@ -86,7 +95,7 @@ class Cycles:
                 (read_dsr(dsr, setting.device), load_edgeface(edgeface, setting.device)) for dsr, edgeface in (before, after)
             )
             gain = setting.validation.gain(old, new, self.params.select_by, level or 0.95)
-            verdict = {"gain": gain, "accepted": done.improved and (gain["low"] > 0 or level == 0)}
+            verdict = {"gain": gain, "accepted": done.improved and gain["low" if level else "value"] > 0}
             together()  # everyone has read the files
             if is_main():
                 self.progress.note(title, verdict)  # first: a roll-back that is interrupted must not be judged
@@ -106,6 +115,9 @@ def run_cycles(setting: Setting, on_epoch: OnStep = lambda title, history: None)
     files = first_files(setting)
     run, params = setting.run, setting.params
     assert isinstance(params, CyclicCycle)
+    if params.mode == "alternate" and params.cycles > 1 and not params.skip_edgeface:  # fail now, not hours later
+        setting.sampler(params.finetune_batch_size)
+        margin_head(setting, imprinted=False)
     earlier: list[Path] = []
     number = 1
     while number <= params.cycles or run.cycle(number)[0].exists():  # so that no cycle of an earlier training is taken for ours
@@ -130,7 +142,11 @@ def first_files(setting: Setting) -> Files:
     assert isinstance(params, CyclicCycle)
     return (
         resolve(params.dsr, setting.run.dsr, "DSR (dsr)"),
-        resolve(params.finetuned_edgeface, setting.run.edgeface, "fine-tuned EdgeFace (finetuned_edgeface)"),
+        (
+            edgeface_file(params.finetuned_edgeface)
+            if params.finetuned_edgeface
+            else resolve("", setting.run.edgeface, "fine-tuned EdgeFace (finetuned_edgeface)")
+        ),
     )
 
 
@@ -153,6 +169,14 @@ def dsr_task(setting: Setting, number: int, dsr: DSR, teacher: EdgeFace, origin:
     return DSRTask(setting, dsr, teacher, weights, embeddings, rate, setting.run.cycle(number)[0], origin)
 
 
+def control_task(setting: Setting, origin: dict[str, Any]) -> JointTask:
+    """The original EdgeFace alone, on bicubic faces."""
+    params = setting.params
+    assert isinstance(params, CyclicCycle)
+    edgeface = load_edgeface(setting.inputs["original_edgeface"], setting.device)
+    return JointTask(setting, params, Bicubic(), edgeface, (None, setting.run.edgeface_direct), origin)
+
+
 def _joint(cycles: Cycles, number: int, files: Files) -> None:
     setting, params, title = cycles.setting, cycles.params, f"cycle {number}, joint"
     dsr, edgeface = read_dsr(files[0], setting.device), load_edgeface(files[1], setting.device)
@@ -165,10 +189,12 @@ def _joint(cycles: Cycles, number: int, files: Files) -> None:
 def _control(cycles: Cycles) -> None:
     """The original EdgeFace trained the same way on bicubic faces, into ``edgeface_direct.pt``: what is gained without a DSR."""
     setting, params, title = cycles.setting, cycles.params, "control, no DSR"
-    edgeface = load_edgeface(setting.inputs["original_edgeface"], setting.device)
-    task = JointTask(setting, params, Bicubic(), edgeface, (None, setting.run.edgeface_direct), setting.origin())
+    task = control_task(setting, setting.origin())
     schedule = setting.schedule(epochs=params.control_epochs, warmup_epochs=params.warmup_epochs)
-    fit(task, schedule, lambda history: cycles.on_epoch(title, history), cycles.watch(), title, cycles.progress)
+    done = fit(task, schedule, lambda history: cycles.on_epoch(title, history), cycles.watch(), title, cycles.progress)
+    trained = load_edgeface(setting.run.edgeface_direct, setting.device)
+    gain = setting.validation.gain((None, setting.original), (None, trained), params.select_by, params.accept_level or 0.95)
+    cycles.steps.append(Step(0, title, done, gain, done.improved))
 
 
 def _alternate(cycles: Cycles, number: int, files: Files) -> None:
@@ -182,13 +208,10 @@ def _alternate(cycles: Cycles, number: int, files: Files) -> None:
             _recipe(params), paths[1], origin, cycles.progress, lambda history: cycles.on_epoch(title, history), title,
         )  # fmt: skip
         cycles.judge(number, "EdgeFace", done, files, (files[0], paths[1]))
-    elif is_main():
-        copy_checkpoint(files[1], paths[1])
-    together()
+    else:
+        cycles.carry_over(files[1], paths[1])
     if params.skip_dsr:
-        if is_main():
-            copy_checkpoint(files[0], paths[0])
-        together()
+        cycles.carry_over(files[0], paths[0])
     else:
         title = f"cycle {number}, DSR"
         dsr, teacher = read_dsr(files[0], setting.device), load_edgeface(paths[1], setting.device)
@@ -197,7 +220,7 @@ def _alternate(cycles: Cycles, number: int, files: Files) -> None:
         )
         done = fit(
             dsr_task(setting, number, dsr, teacher, origin), schedule, lambda history: cycles.on_epoch(title, history),
-            title=title, progress=cycles.progress,
+            cycles.watch(), title, cycles.progress,
         )  # fmt: skip
         cycles.judge(number, "DSR", done, (files[0], paths[1]), paths)
 

@@ -151,9 +151,13 @@ def train_dsr(setting: Setting, on_epoch=lambda history: None) -> Fit:
     files = {}
     if params.initial_dsr:
         files["initial_dsr"] = resolve(params.initial_dsr, Path(), "DSR to continue from (initial_dsr)")
-    origin = setting.origin(**files)
+    if params.lambda_perceptual and params.vgg_weights:
+        files["vgg_weights"] = resolve(params.vgg_weights, Path(), "VGG19 weights (vgg_weights)")
     paths = [setting.run.dsr_member(number) for number in range(1, params.members + 1)]
-    progress = setting.progress("02_dsr_training", origin, paths, list(files.values()))
+    earlier = list(paths)
+    while setting.run.dsr_member(len(earlier) + 1).exists():  # so that no member of a larger ensemble is taken for one of this
+        earlier.append(setting.run.dsr_member(len(earlier) + 1))
+    progress = setting.progress("02_dsr_training", setting.origin(**files), earlier, list(files.values()))
     embeddings = torch.from_numpy(setting.hr_embeddings).to(setting.device)
     schedule = setting.schedule(epochs=params.epochs, warmup_epochs=params.warmup_epochs)
     fits = []
@@ -161,7 +165,7 @@ def train_dsr(setting: Setting, on_epoch=lambda history: None) -> Fit:
         member = setting.with_params(seed=params.seed + number)
         task = DSRTask(
             member, _first_dsr(member, files.get("initial_dsr")), setting.original, params, embeddings, params.learning_rate,
-            path, origin, tuple(params.train_sizes),
+            path, member.origin(**files), tuple(params.train_sizes),
         )  # fmt: skip
         title = f"DSR, member {number + 1}" if params.members > 1 else "DSR"
         fits.append(fit(task, schedule, on_epoch, title=title, progress=progress))

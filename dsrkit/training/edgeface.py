@@ -127,7 +127,8 @@ class EdgeFaceTask:
         return validation.verification(self.edgeface, self.validation_restored) | validation.hr_kept(self.edgeface)
 
     def save(self, epoch: int, metrics: dict[str, float]) -> None:
-        save_edgeface(self.path, self.edgeface, self.head, self.setting, epoch, metrics, self.origin)
+        head = self.head if self.weights.lambda_arcface else None
+        save_edgeface(self.path, self.edgeface, head, self.setting, epoch, metrics, self.origin)
 
 
 def distance_of_some(found: Float[Tensor, "h d"], wanted: Float[Tensor, "n d"], weight: float) -> Float[Tensor, ""]:
@@ -142,7 +143,7 @@ def save_edgeface(
     content = {
         "backbone_state_dict": {key: value.cpu() for key, value in merged_state_dict(edgeface).items()},
         "arcface_state_dict": {key: value.cpu() for key, value in head.state_dict().items()} if head else {},
-        "subject_to_id": setting.train.subject_to_id if head else {},
+        "subject_to_id": setting.train.subject_to_id,
         "variant": edgeface.variant,
         "epoch": epoch,
         "metrics": metrics,
@@ -206,12 +207,16 @@ def finetune(
         setting, copy.deepcopy(edgeface), head, weights, restored, validation_restored, recipe.batch_size,
         recipe.head_lr, 0.0, path, origin,
     )  # fmt: skip
-    watch = CollapseWatch(weights.collapse_d_prime, weights.collapse_effective_rank)
+    watch = CollapseWatch(weights.collapse_d_prime, weights.collapse_effective_rank, weights.collapse_hr_similarity)
     earlier: list[dict[str, float]] = []
     if weights.lambda_arcface and recipe.stage1_epochs:  # without a head there is none to train
         schedule = setting.schedule(epochs=recipe.stage1_epochs, patience=recipe.stage1_epochs)
-        head_only = fit(task, schedule, on_epoch, watch, f"{title} head", progress).history
-        earlier = [record | {"epoch": record["epoch"] - recipe.stage1_epochs} for record in head_only]
+
+        def shifted(history: list[dict[str, float]]) -> list[dict[str, float]]:
+            return [record | {"epoch": record["epoch"] - recipe.stage1_epochs} for record in history]
+
+        head_only = fit(task, schedule, lambda history: on_epoch(shifted(history)), watch, f"{title} head", progress)
+        earlier = shifted(head_only.history)
 
     def joined(history: list[dict[str, float]]) -> list[dict[str, float]]:
         return earlier + history[1:] if earlier else history  # stage 2 starts where stage 1 ended
@@ -228,7 +233,7 @@ def train_edgeface(setting: Setting, on_epoch=lambda history: None) -> Fit:
     """The stage ``03_edgeface_finetune``: the original EdgeFace on the faces of ``dsr.pt``; the best goes to ``edgeface.pt``.
 
     With ``control`` the same is then done on bicubic faces, into ``edgeface_direct.pt``: what the fine-tune brings without
-    any DSR. The fine-tune on restored faces is returned.
+    any DSR. The fine-tune on restored faces is returned, with the control's in its ``control``.
     """
     params = setting.params
     assert isinstance(params, EdgeFaceFinetune)
@@ -237,11 +242,11 @@ def train_edgeface(setting: Setting, on_epoch=lambda history: None) -> Fit:
         params.stage1_epochs, params.stage2_epochs, params.head_lr, params.backbone_lr, params.head_lr_stage2, params.batch_size
     )
     origin, control = setting.origin(dsr=dsr), setting.origin()
-    targets = [setting.run.edgeface, setting.run.edgeface_direct] if params.control else [setting.run.edgeface]
-    progress = setting.progress("03_edgeface_finetune", origin, targets, [dsr])
+    replaced = [setting.run.edgeface, setting.run.edgeface_direct]  # a control of another fine-tune would be none
+    progress = setting.progress("03_edgeface_finetune", origin, replaced, [dsr])
     done = finetune(setting, setting.original, dsr, recipe, setting.run.edgeface, origin, progress, on_epoch)
     if params.control:
-        finetune(
+        done.control = finetune(
             setting, setting.original, None, recipe, setting.run.edgeface_direct, control, progress, title="EdgeFace, no DSR"
         )
     progress.finish()

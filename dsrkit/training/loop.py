@@ -68,6 +68,7 @@ class Fit:
     best: dict[str, float]
     ended: str
     seconds: float
+    control: Fit | None = None  # the same without a DSR
 
     @property
     def improved(self) -> bool:
@@ -161,10 +162,10 @@ class _Training:
         self.step = 0
 
     def _means(self) -> dict[str, float]:
-        """Mean losses of the epoch; gradient norms are those of its first step (with several processes, of a share)."""
+        """Mean losses of the epoch; gradient norms are those of its first step (of a share of it, where it is shared)."""
         losses = {name: value / len(self.task.sampler) for name, value in self.sums.items() if name.startswith("loss")}
         norms = {name: value for name, value in self.sums.items() if name.startswith("gradient")}
-        return self.stepper.sum_over_processes(losses) | norms | {"learning_rate": float(self.scheduler.get_last_lr()[0])}
+        return losses | norms | {"learning_rate": float(self.scheduler.get_last_lr()[0])}
 
     def _validate(self, train: dict[str, float], started: float) -> None:
         """End an epoch: validate (the averaged weights, where an average is kept), keep the best, decide whether to stop."""
@@ -181,6 +182,8 @@ class _Training:
             self.ended = self.watch(record) or ""
             if not self.best or (not self.ended and better(record, self.best, measure)):
                 self.best = record
+                if self.progress:
+                    self.progress.begin()
                 if self.stepper.main:
                     self.task.save(self.epoch, record)
         if not self.ended and self.epoch - self.best["epoch"] >= self.schedule.patience:

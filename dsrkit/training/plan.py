@@ -11,7 +11,7 @@ import pandas as pd
 from dsrkit.models.dsr import DSR, read_dsr
 from dsrkit.models.edgeface import EdgeFace, load_edgeface
 from dsrkit.params import CyclicCycle
-from dsrkit.training.cycle import dsr_task, first_files, joint_task
+from dsrkit.training.cycle import control_task, dsr_task, first_files, joint_task
 from dsrkit.training.edgeface import EdgeFaceTask, margin_head
 from dsrkit.training.loop import Task
 from dsrkit.training.setting import Setting
@@ -23,16 +23,17 @@ TIMED_STEPS = 3
 def plan_cycles(setting: Setting) -> pd.DataFrame:
     """What ``run_cycles`` would do: a row a step, with the hours expected of it from a few steps measured here.
 
-    Nothing is written. Raises FileNotFoundError when a network to start from is missing.
+    Making the restored faces of an EdgeFace step is not counted. Nothing is written.
+    Raises FileNotFoundError when a network to start from is missing.
     """
     params, seconds, planned = setting.params, {}, []
     assert isinstance(params, CyclicCycle)
-    for number in range(1, params.cycles + 1):
+    for number in range(0 if params.control_epochs else 1, params.cycles + 1):
         for step, epochs, batch_size, task in _planned(setting, params, number):
             if step not in seconds:
-                seconds[step] = seconds_per_step(task(), setting)
+                seconds[step] = seconds_of(task(), setting)
             steps = epochs * len(setting.sampler(batch_size))
-            hours = round(steps * seconds[step] / 3600, 2)
+            hours = round((steps * seconds[step][0] / params.processes + epochs * seconds[step][1]) / 3600, 2)
             planned.append({"cycle": number, "step": step, "epochs": epochs, "steps": steps, "expected hours": hours})
     return pd.DataFrame(planned)
 
@@ -44,6 +45,8 @@ def _planned(setting: Setting, params: CyclicCycle, number: int) -> list[tuple[s
         dsr, edgeface = first_files(setting)
         return read_dsr(dsr, setting.device), load_edgeface(edgeface, setting.device)
 
+    if number == 0:
+        return [("control, no DSR", params.control_epochs, params.batch_size, lambda: control_task(setting, {}))]
     if params.mode == "joint":
         return [("joint", params.epochs, params.batch_size, lambda: joint_task(setting, number, *networks(), {}))]
     steps: list[tuple[str, int, int, Callable[[], Task]]] = []
@@ -66,12 +69,15 @@ def _edgeface_task(setting: Setting, edgeface: EdgeFace) -> EdgeFaceTask:
     )  # fmt: skip
 
 
-def seconds_per_step(task: Task, setting: Setting) -> float:
-    """Median seconds of a step, validation not counted. The task's networks learn from these steps: give copies."""
+def seconds_of(task: Task, setting: Setting) -> tuple[float, float]:
+    """Median seconds of a step, and seconds of a validation. The task's networks learn from these steps: give copies."""
     schedule, taken = setting.schedule(epochs=1), []
     stepper = Stepper(task, schedule.device, schedule.precision, grad_clip=schedule.grad_clip, parts=schedule.accumulate)
     for draw, _ in zip(task.sampler.draws(0), range(TIMED_STEPS + 1), strict=False):
         started = time.perf_counter()
         stepper.step(draw)  # ends with reading the loss, which waits for the device
         taken.append(time.perf_counter() - started)
-    return float(np.median(taken[1:] or taken))  # the first step warms up
+    task.trained.eval()
+    started = time.perf_counter()
+    task.validate()
+    return float(np.median(taken[1:] or taken)), time.perf_counter() - started  # the first step warms up

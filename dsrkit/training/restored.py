@@ -21,7 +21,7 @@ def restored_faces(setting: Setting, split: str, faces: FaceSet, dsr: Path | Non
     """
     folder = setting.run.folder / "cache"
     title = f"{split}-{faces.vlr_size}-{'dsr' if dsr else 'bicubic'}"
-    hashes = [file_hash(file)[:16] for file in (dsr, setting.inputs["manifest"]) if file]
+    hashes = [file_hash(file)[:16] for file in (dsr, setting.inputs["manifest"], setting.inputs["dataset"]) if file]
     path = folder / f"{'-'.join([title, *hashes])}.npy"
     if not path.exists():
         with atomic_path(path) as temporary:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dsrkit.models.checkpoint import CheckpointError, keep_previous, load_checkpoint, save_checkpoint
+from dsrkit.models.checkpoint import CheckpointError, keep_previous, load_checkpoint, previous, save_checkpoint
 from dsrkit.runs import is_main
 from dsrkit.training.stepper import TrainingError
 
@@ -34,7 +34,10 @@ class Progress:
         path: the file.
         origin: provenance of the stage: parameters and the SHA-256 of every input; only a state of the same may go on.
         minutes: how often a running training is saved, besides the end of each epoch.
-        resumed: whether an unfinished training was found.
+        resumed: whether an unfinished training was found, or this one has begun.
+        results: what the stage is about to replace.
+        interrupted: whether a training of other parameters was found unfinished.
+        finishes: whether ``finish`` closes the state; else the next to come takes it as it stands.
     """
 
     path: Path
@@ -45,6 +48,26 @@ class Progress:
     current: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     saved_at: float = field(default_factory=time.monotonic)
+    results: tuple[Path, ...] = ()
+    interrupted: bool = False
+    finishes: bool = True
+
+    def begin(self) -> None:
+        """Set aside what the stage is about to replace, once, when its first result is there to be written.
+
+        Results of a training that was interrupted do not take the place of finished ones that are kept already.
+        """
+        if self.resumed or not is_main():
+            return
+        if self.interrupted:
+            keep_previous(self.path)
+        for result in self.results:
+            if self.interrupted and previous(result).exists():
+                result.unlink(missing_ok=True)
+            else:
+                keep_previous(result)
+        self.resumed = True
+        self._write(finished=False)
 
     def of(self, title: str) -> dict[str, Any] | None:
         """What is known of the training ``title``: where it stands, or how it ended; None when it has not begun."""
@@ -72,7 +95,7 @@ class Progress:
 
     def finish(self) -> None:
         """The stage is done: the last state is kept to look at, and is not gone on from."""
-        if is_main():
+        if is_main() and self.finishes:
             self._write(finished=True)
 
     def _write(self, finished: bool) -> None:
@@ -94,16 +117,16 @@ def fingerprint(origin: dict[str, Any]) -> dict[str, Any]:
 
 
 def open_progress(path: Path, origin: dict[str, Any], resume: str, minutes: float, results: list[Path]) -> Progress:
-    """The state of a stage: found, or begun.
+    """The state of a stage: found, or new. Nothing on disk changes before ``Progress.begin``.
 
     Args:
         resume: "auto" goes on where the same training was interrupted and else begins; "never" begins; "must" goes on.
-        results: checkpoints that the stage is about to replace; they are kept as ``….previous.pt`` when it begins.
+        results: checkpoints that the stage is about to replace.
 
     Raises TrainingError for "must" without a state that fits, and for a state that cannot be read.
     """
-    found = None if resume == "never" else _read(path)
-    refusal = "there is none" if found is None else _refusal(found, origin)
+    found = _read(path, forgiving=resume == "never")
+    refusal = "there is none" if found is None else "resume is never" if resume == "never" else _refusal(found, origin)
     if found is not None and not refusal:
         state = found["training_state_dict"]
         where = state["current"] or {"title": "the start", "epoch": 0, "step": 0}
@@ -115,26 +138,22 @@ def open_progress(path: Path, origin: dict[str, Any], resume: str, minutes: floa
             f"resume: expected an interrupted training of these parameters at {path}, got none that fits: {refusal}. "
             "Set resume to auto to begin anew."
         )
-    progress = Progress(path, origin, minutes)
-    if is_main():
-        if found is not None and not found["finished"]:
-            kept = path.with_name(f"{path.stem}.previous{path.suffix}")
-            print(f"not going on from {path.name}: {refusal}. It is kept as {kept.name}; training begins anew.", flush=True)
-            keep_previous(path)
-        for result in results:
-            keep_previous(result)
-        progress._write(finished=False)
-    return progress
+    interrupted = found is not None and not found.get("finished", False)
+    if interrupted and is_main():
+        print(f"not going on from {path.name}: {refusal}. It is kept as {previous(path).name}; training begins anew.", flush=True)
+    return Progress(path, origin, minutes, results=tuple(results), interrupted=interrupted)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, forgiving: bool) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
         found = load_checkpoint(path, "training")
     except CheckpointError as error:
+        if forgiving:
+            return None
         raise TrainingError(f"resume: {error} Remove the file, or set resume to never, to begin anew.") from error
-    if found.get("version") != VERSION:
+    if found.get("version") != VERSION and not forgiving:
         raise TrainingError(
             f"{path}: expected a training state of version {VERSION}, got {found.get('version')}, written by another dsrkit. "
             "Use that one, remove the file, or set resume to never."

@@ -37,6 +37,7 @@ class Setting:
     validation: Validation
     original: EdgeFace
     hr_embeddings: Float[np.ndarray, "n 512"]
+    finishes: bool = True  # whether a stage that is done closes its state file; see ``resume.Progress``
 
     def origin(self, **files: Path) -> dict[str, Any]:
         """Provenance of what this stage makes: its parameters, the manifest, the recogniser, and the ``files`` read besides."""
@@ -84,7 +85,9 @@ class Setting:
                     "name and give that, or change run."
                 )
         path = self.run.folder / f"{stage}.state.pt"
-        return open_progress(path, origin, self.params.resume, self.params.checkpoint_minutes, results)
+        progress = open_progress(path, origin, self.params.resume, self.params.checkpoint_minutes, results)
+        progress.finishes = self.finishes
+        return progress
 
 
 def open_setting(params: Teacher) -> Setting:
@@ -98,7 +101,11 @@ def open_setting(params: Teacher) -> Setting:
     train = open_split(dataset, "train", params.vlr_size)
     faces = open_split(dataset, "val", params.vlr_size)
     pairs, same, _ = read_pairs(dataset, "val", faces)
-    inputs = {"manifest": dataset / "manifest.csv", "original_edgeface": edgeface_file(params.edgeface)}
+    inputs = {
+        "manifest": dataset / "manifest.csv",
+        "dataset": dataset / "dataset.json",
+        "original_edgeface": edgeface_file(params.edgeface),
+    }
     original = load_edgeface(inputs["original_edgeface"], device).requires_grad_(False)
     degradation = degradation_of(dataset)
     validation = Validation(faces, degradation, pairs, same, embed(faces.hr, original))

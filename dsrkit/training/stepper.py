@@ -94,7 +94,7 @@ class Stepper:
         return self.accelerator.is_main_process
 
     def step(self, draw: Draw, measure_gradients: bool = False) -> dict[str, float]:
-        """Learn from one batch; its losses, this process's share of them, and on request each term's gradient norm.
+        """Learn from one batch; its losses (``loss_…``), and on request each term's gradient norm (``gradient_…``).
 
         Raises TrainingError, naming the faces, when a loss is not finite; nothing is learned from such a batch.
         """
@@ -103,9 +103,13 @@ class Stepper:
                 logged = self._gradients(draw, measure_gradients)
                 break
             except RuntimeError as error:
-                alone = self.accelerator.num_processes == 1  # others would wait for this one's gradients
-                if not should_reduce_batch_size(error) or not alone or self.parts >= len(draw):
+                if not should_reduce_batch_size(error):
                     raise
+                if self.accelerator.num_processes > 1 or self.parts >= len(draw):  # others would wait for these gradients
+                    raise TrainingError(
+                        f"expected memory for a step of {len(draw)} faces in {self.parts} parts, got: {error}. Raise accumulate, "
+                        "lower batch_size, or take smaller networks."
+                    ) from error
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -116,7 +120,8 @@ class Stepper:
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.trained)
-        return logged
+        losses = {name: value for name, value in logged.items() if name.startswith("loss")}
+        return logged | self.sum_over_processes(losses)
 
     def _gradients(self, draw: Draw, measure: bool) -> dict[str, float]:
         world, rank = self.accelerator.num_processes, self.accelerator.process_index

@@ -12,11 +12,11 @@ from torch import nn
 from dsrkit import metrics
 from dsrkit.bootstrap import bootstrap_difference
 from dsrkit.data.degrade import as_tensor, degrade
-from dsrkit.data.faces import FaceSet
+from dsrkit.data.faces import FaceSet, batches_of
 from dsrkit.models.edgeface import EdgeFace
-from dsrkit.recognition import QUALITY_FACES, embed, quality, restore
+from dsrkit.recognition import BATCH, QUALITY_FACES, embed, quality, restore
 
-Pair = tuple[nn.Module, EdgeFace]  # a DSR and the recogniser of its faces
+Pair = tuple[nn.Module | None, EdgeFace]  # a DSR (None: bicubic) and the recogniser of its faces
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,11 @@ class Validation:
         """VLR faces of another size than the data set was opened at: degraded anew."""
         if size == self.faces.vlr_size:
             return self.faces.vlr
-        low = degrade(as_tensor(self.faces.hr), size, self.degradation)
-        return (low * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        parts = []
+        for part in batches_of(len(self.faces), BATCH):
+            low = degrade(as_tensor(self.faces.hr[part]), size, self.degradation)
+            parts.append((low * 255).round().byte().permute(0, 2, 3, 1).numpy())
+        return np.concatenate(parts)
 
     def verification(self, edgeface: EdgeFace, restored: UInt8[np.ndarray, "n 112 112 3"]) -> dict[str, float]:
         """Both-LR verification on the fixed pairs, and the cosine to the HR embedding (``identity_similarity``)."""
@@ -87,6 +90,6 @@ class Validation:
             return {"value": -difference["value"], "low": -difference["high"], "high": -difference["low"]}
         return difference
 
-    def _verified(self, dsr: nn.Module, edgeface: EdgeFace) -> dict[str, np.ndarray]:
+    def _verified(self, dsr: nn.Module | None, edgeface: EdgeFace) -> dict[str, np.ndarray]:
         scores = metrics.cosine_scores(embed(restore(self.faces.vlr, dsr), edgeface), self.pairs)
         return {"scores": scores, "same": self.same, "correct": (scores >= metrics.eer(scores, self.same)[1]) == self.same}
