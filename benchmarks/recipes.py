@@ -28,7 +28,8 @@ from dsrkit.training.edgeface import Recipe, finetune
 from dsrkit.training.setting import Setting
 
 IMPOSTORS = 40_000
-ONLY_ARCFACE = {"lambda_arcface": 1.0, "lambda_distill": 0.0, "lambda_hr": 0.0, "hr_fraction": 0.0}
+ONLY_ARCFACE = {"lambda_arcface": 1.0, "lambda_distill": 0.0, "lambda_hr": 0.0, "hr_fraction": 0.0, "arcface_scale": 64.0}
+TENTH = {"lambda_arcface": 0.1, "arcface_scale": 64.0}
 RECIPES: dict[str, dict] = {
     "ArcFace, two stages, the published rates": ONLY_ARCFACE | {"backbone_lr": 5e-6, "stage1_epochs": 1},
     "ArcFace, two stages, backbone 1e-4": ONLY_ARCFACE | {"backbone_lr": 1e-4, "stage1_epochs": 1},
@@ -40,12 +41,12 @@ RECIPES: dict[str, dict] = {
     "distilled, no HR faces": {"lambda_hr": 0.0, "hr_fraction": 0.0},
     "distilled, a quarter bicubic": {"lambda_direct": 1.0, "direct_fraction": 0.25},
     "distilled, low rank 8 at 1e-3": {"lora_rank": 8, "backbone_lr": 1e-3},
-    "distilled + ArcFace": {"lambda_arcface": 1.0},
-    "distilled + 0.1 ArcFace": {"lambda_arcface": 0.1},
-    "distilled + 0.1 ArcFace, s by number of subjects": {"lambda_arcface": 0.1, "arcface_scale": 0.0},
-    "distilled + 0.1 ArcFace, two stages": {"lambda_arcface": 0.1, "stage1_epochs": 1},
-    "distilled + 0.1 CosFace": {"lambda_arcface": 0.1, "margin_head": "cosface", "arcface_margin": 0.35},
-    "distilled + 0.1 AdaFace": {"lambda_arcface": 0.1, "margin_head": "adaface", "arcface_margin": 0.4},
+    "distilled + ArcFace": {"lambda_arcface": 1.0, "arcface_scale": 64.0},
+    "distilled + 0.1 ArcFace": TENTH,
+    "distilled + 0.1 ArcFace, s by number of subjects": TENTH | {"arcface_scale": 0.0},
+    "distilled + 0.1 ArcFace, two stages": TENTH | {"stage1_epochs": 1},
+    "distilled + 0.1 CosFace": TENTH | {"margin_head": "cosface", "arcface_margin": 0.35},
+    "distilled + 0.1 AdaFace": TENTH | {"margin_head": "adaface", "arcface_margin": 0.4},
 }
 
 

@@ -407,7 +407,7 @@ def test_a_real_collapse_is_stopped_where_distillation_holds(after, stage_params
         "dataset": str(tmp_path / "set"), "edgeface": "demo", "dsr": str(after.dsr), "control": False, "stage1_epochs": 0,
         "stage2_epochs": 3, "steps_per_epoch": 10, "backbone_lr": 1.5e-3,
     }  # fmt: skip
-    alone = {"lambda_arcface": 1.0, "lambda_distill": 0.0, "lambda_hr": 0.0}
+    alone = {"lambda_arcface": 1.0, "lambda_distill": 0.0, "lambda_hr": 0.0, "arcface_scale": 64.0, "arcface_margin": 0.5}
     ruined, held = (
         train_edgeface(open_setting(stage_params("03_edgeface_finetune", run=run, **common, **changes)))
         for run, changes in (("ruined", alone), ("held", {}))
