@@ -107,13 +107,13 @@ class Stepper:
                     raise
                 if self.accelerator.num_processes > 1 or self.parts >= len(draw):  # others would wait for these gradients
                     raise TrainingError(
-                        f"expected memory for a step of {len(draw)} faces in {self.parts} parts, got: {error}. Raise accumulate, "
-                        "lower batch_size, or take smaller networks."
+                        f"expected memory for a step of {len(draw)} faces in {self.parts} parts, got: "
+                        f"{str(error).rstrip('.')}. Raise accumulate, lower batch_size, or take smaller networks."
                     ) from error
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self.parts *= 2
+            self.parts = min(2 * self.parts, len(draw))
             print(f"out of memory: each step of {len(draw)} faces is now computed in {self.parts} parts", flush=True)
         if self.grad_clip:
             self.accelerator.clip_grad_norm_(self.parameters, self.grad_clip)
