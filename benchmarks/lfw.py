@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from dsrkit.data.degrade import as_tensor, degrade
+from dsrkit.data.degrade import as_bytes, as_tensor, degrade
 from dsrkit.data.faces import batches_of
 from dsrkit.data.pairs import read_lfw_pairs
 from dsrkit.data.sources import FolderSource
@@ -22,7 +22,7 @@ from dsrkit.runs import ROOT, resolve
 def shrink(faces: np.ndarray, size: str) -> np.ndarray:
     """Degraded faces as bytes, in batches."""
     parts = [degrade(as_tensor(faces[part]), size) for part in batches_of(len(faces), 256)]
-    return np.concatenate([(part * 255).round().byte().permute(0, 2, 3, 1).numpy() for part in parts])
+    return np.concatenate([as_bytes(part) for part in parts])
 
 
 def main() -> None:

@@ -87,7 +87,8 @@ def finetune_step(variant: str, lora_rank: int = 0) -> Step:
         embeddings=torch.rand(size, 512, device=DEVICE),
     )
     losses = partial(EdgeFaceTask.losses, SimpleNamespace(weights=params, edgeface=edgeface.train(), head=head), batch)
-    return Step([*trained, *head.parameters()], [edgeface, head, original], list(vars(batch).values()), losses)
+    inputs = [value for value in vars(batch).values() if isinstance(value, Tensor)]
+    return Step([*trained, *head.parameters()], [edgeface, head, original], inputs, losses)
 
 
 CASES: dict[str, tuple[float, Callable[[], Step]]] = {

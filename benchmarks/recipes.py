@@ -22,9 +22,9 @@ from dsrkit.models import load_dsr, load_edgeface
 from dsrkit.models.edgeface import EdgeFace
 from dsrkit.params import EdgeFaceFinetune
 from dsrkit.recognition import embed, restore
-from dsrkit.runs import ROOT, Run, resolve, seed_everything
+from dsrkit.runs import ROOT, Run, resolve
 from dsrkit.training import open_setting
-from dsrkit.training.edgeface import Recipe, finetune
+from dsrkit.training.edgeface import finetune
 from dsrkit.training.setting import Setting
 
 IMPOSTORS = 40_000
@@ -116,16 +116,10 @@ def main() -> None:
     for name, changes in RECIPES.items():
         if options.only not in name:
             continue
-        params = setting.params.model_copy(update=changes)
-        recipe = Recipe(
-            params.stage1_epochs, options.epochs - params.stage1_epochs, params.head_lr, params.backbone_lr,
-            params.head_lr_stage2, params.batch_size,
-        )  # fmt: skip
-        seed_everything(params.seed)
+        stage1 = changes.get("stage1_epochs", 0)
+        tried = setting.with_params(**changes, stage2_epochs=options.epochs - stage1)
         started = time.process_time()
-        done = finetune(
-            setting.with_params(**changes), setting.original, dsr, recipe, folder / "edgeface.pt", setting.origin(dsr=dsr)
-        )
+        done = finetune(tried, setting.original, dsr, folder / "edgeface.pt", setting.origin(dsr=dsr))
         found = judged(setting, load_edgeface(folder / "edgeface.pt"), restored)
         rows = [row for row in rows if row["recipe"] != name] + [
             line(name, found, start, done.ended, time.process_time() - started)

@@ -202,6 +202,11 @@ class DSRTraining(Teacher, DSRLosses):
 class EdgeFaceLosses(BaseModel):
     """The EdgeFace fine-tune: its recipe and its limits."""
 
+    stage1_epochs: Count
+    stage2_epochs: Count
+    head_lr: Rate
+    backbone_lr: Rate
+    head_lr_stage2: Rate
     margin_head: Literal["arcface", "cosface", "adaface"]
     arcface_scale: Weight
     arcface_margin: Weight
@@ -222,11 +227,6 @@ class EdgeFaceFinetune(Teacher, EdgeFaceLosses):
     select_by: Literal["eer", "auc", "identity_similarity"]
     dsr: str
     control: bool
-    stage1_epochs: Count
-    stage2_epochs: Count
-    head_lr: Rate
-    backbone_lr: Rate
-    head_lr_stage2: Rate
 
 
 class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses):
@@ -247,11 +247,6 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses):
     learning_rate_cycle2: Rate
     lambda_identity_cycle2: Weight
     lambda_feature_match_cycle2: Weight
-    stage1_epochs: Count
-    stage2_epochs: Count
-    head_lr: Rate
-    backbone_lr: Rate
-    head_lr_stage2: Rate
     finetune_batch_size: Positive
     finetune_weight_decay: Weight
     finetune_early_stop_patience: Positive

@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from dsrkit import metrics
-from dsrkit.data.degrade import as_tensor, to_8_bits, upscale
+from dsrkit.data.degrade import as_bytes, as_tensor, to_8_bits, upscale
 from dsrkit.data.faces import batches_of
 from dsrkit.models.edgeface import EMBEDDING_SIZE, EdgeFace
 
@@ -42,7 +42,7 @@ def restore(vlr: Pixels, dsr: nn.Module | None, into: np.ndarray | None = None) 
     for part in batches_of(len(vlr), BATCH):
         images = as_tensor(np.asarray(vlr[part]))
         images = upscale(images) if dsr is None else to_8_bits(dsr(images.to(_device_of(dsr))))
-        restored[part] = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        restored[part] = as_bytes(images)
     return restored
 
 
@@ -103,7 +103,7 @@ class Recognizer:
             )
         if not bool(torch.isfinite(images).all()) or images.min() < 0 or images.max() > 1:
             raise ValueError("Expected images with values in [0, 1], got others. Divide bytes by 255.")
-        pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        pixels = as_bytes(images)
         if through_dsr or images.shape[2:] != (112, 112):
             pixels = restore(pixels, self.dsr)
         return embed(pixels, self.edgeface, self.tta)

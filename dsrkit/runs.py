@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import itertools
 import os
 import platform
 import random
@@ -77,6 +78,14 @@ class Run:
     def cycle(self, number: int) -> tuple[Path, Path]:
         """DSR and EdgeFace of cycle ``number`` (1, 2, …)."""
         return self.folder / f"dsr_cycle{number}.pt", self.folder / f"edgeface_cycle{number}.pt"
+
+    def dsr_members(self, first: int = 1) -> list[Path]:
+        """Members ``first``, ``first + 1``, … of an ensemble that are on disk, up to the first gap."""
+        return list(itertools.takewhile(Path.exists, map(self.dsr_member, itertools.count(first))))
+
+    def cycles(self, first: int = 1) -> list[tuple[Path, Path]]:
+        """Cycles ``first``, ``first + 1``, … whose DSR is on disk, up to the first gap; as ``cycle`` gives them."""
+        return list(itertools.takewhile(lambda files: files[0].exists(), map(self.cycle, itertools.count(first))))
 
     @property
     def metrics(self) -> Path:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -67,10 +68,8 @@ def killed_at_every_save(train, setting, monkeypatch):
         patch.setattr(Progress, "save", saving)
         for attempts in range(1, 100):
             saves.clear()
-            try:
+            with suppress(Killed):  # then the next attempt goes on
                 return attempts, train(setting)
-            except Killed:
-                pass
     raise AssertionError("expected the training to end")
 
 

@@ -49,7 +49,7 @@ def make(opened, edgeface_path, tmp_path):
         if stage == "03":
             head = MarginHead(6, 16.0, 0.3, 0.1, params.margin_head)
             faces = (setting.train.hr, setting.validation.faces.hr)
-            return EdgeFaceTask(setting, edgeface, head, params, *faces, 7, 1e-3, 1e-4, tmp_path / "edgeface.pt", {})
+            return EdgeFaceTask(setting, edgeface, head, params, *faces, 1e-3, 1e-4, tmp_path / "edgeface.pt", {})
         return JointTask(setting, params, dsr, edgeface, (tmp_path / "dsr.pt", tmp_path / "edgeface.pt"), {})
 
     return task

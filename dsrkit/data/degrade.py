@@ -56,6 +56,11 @@ def upscale(vlr: Float[Tensor, "n 3 h w"], size: int = HR_SIZE) -> Float[Tensor,
     return to_8_bits(F.interpolate(vlr, (size, size), mode="bicubic", antialias=True, align_corners=False))
 
 
+def as_bytes(images: Float[Tensor, "n 3 h w"]) -> UInt8[np.ndarray, "n h w 3"]:
+    """Float tensor [N, 3, h, w] in [0, 1] → uint8 array [N, h, w, 3], rounded: the inverse of ``as_tensor``."""
+    return (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
 def as_tensor(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
     """uint8 array [N, h, w, 3] → float tensor [N, 3, h, w] in [0, 1], channels last in memory."""
     return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().div_(255)  # a copy: memory maps are read-only

@@ -22,7 +22,7 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from dsrkit.data.degrade import as_tensor, degrade, parse_size
+from dsrkit.data.degrade import as_bytes, as_tensor, degrade, parse_size
 from dsrkit.data.pairs import make_pairs
 from dsrkit.data.sources import Face, ImageError, Source
 from dsrkit.data.splits import Splits, check_disjoint
@@ -153,7 +153,7 @@ def _migrate_chunk(
     _save_all([hr_folder(dataset, split) / rows[index]["name"] for index in good], hr)
     for size in migration.vlr_sizes:
         vlr = degrade(as_tensor(hr), size, migration.degradation)
-        pixels = (vlr * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        pixels = as_bytes(vlr)
         _save_all([vlr_folder(dataset, split, size) / rows[index]["name"] for index in good], pixels)
     return rows
 

@@ -29,7 +29,7 @@ from dsrkit.evaluation.headline import CONTROL, TTA
 from dsrkit.evaluation.report import Row
 from dsrkit.models.checkpoint import read_about
 from dsrkit.models.dsr import load_dsr
-from dsrkit.models.edgeface import DEMO_WEIGHTS, EdgeFace, edgeface_file, load_edgeface
+from dsrkit.models.edgeface import EdgeFace, edgeface_file, load_edgeface
 from dsrkit.params import Evaluation
 from dsrkit.recognition import restore
 from dsrkit.runs import Run, file_hash, resolve
@@ -94,12 +94,8 @@ def _rows_on_disk(run: Run, original: Path) -> list[tuple[str, tuple[Path, ...],
     members = ensemble_members(run)
     if len(members) > 1:
         rows.append(("dsr_ensemble", members, original))
-    pairs = [("dsr_finetuned", run.dsr, run.edgeface)]
-    number = 1
-    while run.cycle(number)[0].exists():
-        pairs.append((f"cycle_{number}", *run.cycle(number)))
-        number += 1
-    for row, dsr, edgeface in pairs:
+    cycles = [(f"cycle_{number}", *files) for number, files in enumerate(run.cycles(), 1)]
+    for row, dsr, edgeface in [("dsr_finetuned", run.dsr, run.edgeface), *cycles]:
         if edgeface.exists():
             check_lineage(dsr, edgeface)
             rows.append((row, (dsr,), edgeface))
@@ -108,10 +104,7 @@ def _rows_on_disk(run: Run, original: Path) -> list[tuple[str, tuple[Path, ...],
 
 def ensemble_members(run: Run) -> tuple[Path, ...]:
     """``dsr.pt``, ``dsr_member2.pt``, … as far as they go without a gap."""
-    members = [run.dsr]
-    while run.dsr_member(len(members) + 1).exists():
-        members.append(run.dsr_member(len(members) + 1))
-    return tuple(members)
+    return (run.dsr, *run.dsr_members(2))
 
 
 def with_twins(systems: Sequence[System]) -> list[System]:
@@ -162,9 +155,7 @@ def judge_systems(params: Evaluation, systems: Sequence[System], device: torch.d
     """
     if not params.judge:
         return []
-    path = DEMO_WEIGHTS
-    if params.judge != "demo":
-        path = resolve(params.judge, path, "an independent EdgeFace (judge)")
+    path = edgeface_file(params.judge, "an independent EdgeFace (judge)")
     digest = file_hash(path)
     for known in {system.files["edgeface"] for system in systems}:
         if file_hash(known) == digest:

@@ -148,16 +148,14 @@ def _variant_of(weights: dict[str, Any], path: Path) -> str:
     return variant
 
 
-def edgeface_file(name: str) -> Path:
+def edgeface_file(name: str, what: str = "EdgeFace weights (edgeface)") -> Path:
     """The file that a parameter names: ``demo`` (ships with the kit), or a path.
 
     Raises FileNotFoundError saying where it was looked for.
     """
     if not name:
-        raise FileNotFoundError(
-            "EdgeFace weights (edgeface): expected a file or demo (for made-up faces), got nothing. Name one."
-        )
-    return DEMO_WEIGHTS if name == "demo" else resolve(name, DEMO_WEIGHTS, "EdgeFace weights (edgeface)")
+        raise FileNotFoundError(f"{what}: expected a file or demo (for made-up faces), got nothing. Name one.")
+    return DEMO_WEIGHTS if name == "demo" else resolve(name, DEMO_WEIGHTS, what)
 
 
 def licence(path: Path) -> str:

@@ -2,13 +2,15 @@
 
 Fine-tuning with a strong margin on few subjects has been seen to push all faces together (genuine cosine .94, impostor
 .86, equal error rate 27 %), while the training loss fell. So every validation is held against the start: how far genuine
-and impostor scores stand apart (d′), how many directions the embeddings
-still use (effective rank), and what is left of HR embeddings.
+and impostor scores stand apart (d′), how many directions the embeddings still use (effective rank), and what is left of HR
+embeddings.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
+from dsrkit.params import EdgeFaceLosses
 
 
 @dataclass
@@ -26,6 +28,11 @@ class CollapseWatch:
     effective_rank: float
     hr_similarity: float = 0.0
     start: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, params: EdgeFaceLosses) -> CollapseWatch:
+        """The watch that a stage's parameters ask for."""
+        return cls(params.collapse_d_prime, params.collapse_effective_rank, params.collapse_hr_similarity)
 
     def __call__(self, metrics: dict[str, float]) -> str | None:
         """The reason to stop, or None. The first call is the start that later ones are held against."""

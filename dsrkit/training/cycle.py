@@ -8,7 +8,7 @@ bootstrap interval of the gain; a refused step is rolled back, and the next star
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from dsrkit.recognition import embed
 from dsrkit.runs import is_main, resolve
 from dsrkit.training.collapse import CollapseWatch
 from dsrkit.training.dsr import DSRTask
-from dsrkit.training.edgeface import Recipe, finetune, margin_head
+from dsrkit.training.edgeface import finetune, margin_head
 from dsrkit.training.joint import Bicubic, JointTask
 from dsrkit.training.launch import in_processes, together
 from dsrkit.training.loop import Fit, fit
@@ -82,9 +82,7 @@ class Cycles:
         together()
 
     def watch(self) -> CollapseWatch:
-        return CollapseWatch(
-            self.params.collapse_d_prime, self.params.collapse_effective_rank, self.params.collapse_hr_similarity
-        )
+        return CollapseWatch.of(self.params)
 
     def judge(self, cycle: int, step: str, done: Fit, before: Files, after: Files) -> None:
         """Accept the step that left ``after``, or roll it back to ``before``."""
@@ -118,14 +116,11 @@ def run_cycles(setting: Setting, on_epoch: OnStep = lambda title, history: None)
     if params.mode == "alternate" and params.cycles > 1 and not params.skip_edgeface:  # fail now, not hours later
         setting.sampler(params.finetune_batch_size)
         margin_head(setting, imprinted=False)
-    earlier: list[Path] = []
-    number = 1
-    while number <= params.cycles or run.cycle(number)[0].exists():  # so that no cycle of an earlier training is taken for ours
-        earlier += run.cycle(number)
-        number += 1
+    surplus = run.cycles(params.cycles + 1)  # no cycle of an earlier training may be taken for one of this
+    replaced = [file for files in (*map(run.cycle, range(1, params.cycles + 1)), *surplus) for file in files]
     if params.control_epochs:
-        earlier.append(run.edgeface_direct)
-    progress = setting.progress("04_cyclic_cycle", setting.origin(dsr=files[0], edgeface=files[1]), earlier, files)
+        replaced.append(run.edgeface_direct)
+    progress = setting.progress("04_cyclic_cycle", setting.origin(dsr=files[0], edgeface=files[1]), replaced, files)
     cycles = Cycles(setting, files, progress, on_epoch, [])
     if params.control_epochs:
         _control(cycles)
@@ -138,16 +133,22 @@ def run_cycles(setting: Setting, on_epoch: OnStep = lambda title, history: None)
 
 def first_files(setting: Setting) -> Files:
     """The DSR and the EdgeFace that the first cycle starts from. Raises FileNotFoundError."""
-    params = setting.params
+    params, what = setting.params, "fine-tuned EdgeFace (finetuned_edgeface)"
     assert isinstance(params, CyclicCycle)
     return (
         resolve(params.dsr, setting.run.dsr, "DSR (dsr)"),
         (
-            edgeface_file(params.finetuned_edgeface)
+            edgeface_file(params.finetuned_edgeface, what)
             if params.finetuned_edgeface
-            else resolve("", setting.run.edgeface, "fine-tuned EdgeFace (finetuned_edgeface)")
+            else resolve("", setting.run.edgeface, what)
         ),
     )
+
+
+def of_finetune(setting: Setting) -> Setting:
+    """The setting as an EdgeFace step takes it."""
+    assert isinstance(setting.params, CyclicCycle)
+    return replace(setting, params=setting.params.of_finetune())
 
 
 def joint_task(setting: Setting, number: int, dsr: DSR, edgeface: EdgeFace, origin: dict[str, Any]) -> JointTask:
@@ -204,8 +205,8 @@ def _alternate(cycles: Cycles, number: int, files: Files) -> None:
     if number > 1 and not params.skip_edgeface:
         title = f"cycle {number}, EdgeFace"
         done = finetune(
-            setting.with_params(**params.of_finetune().model_dump()), load_edgeface(files[1], setting.device), files[0],
-            _recipe(params), paths[1], origin, cycles.progress, lambda history: cycles.on_epoch(title, history), title,
+            of_finetune(setting), load_edgeface(files[1], setting.device), files[0], paths[1],
+            origin, cycles.progress, lambda history: cycles.on_epoch(title, history), title,
         )  # fmt: skip
         cycles.judge(number, "EdgeFace", done, files, (files[0], paths[1]))
     else:
@@ -223,10 +224,3 @@ def _alternate(cycles: Cycles, number: int, files: Files) -> None:
             cycles.watch(), title, cycles.progress,
         )  # fmt: skip
         cycles.judge(number, "DSR", done, (files[0], paths[1]), paths)
-
-
-def _recipe(params: CyclicCycle) -> Recipe:
-    return Recipe(
-        params.stage1_epochs, params.stage2_epochs, params.head_lr, params.backbone_lr, params.head_lr_stage2,
-        params.finetune_batch_size,
-    )  # fmt: skip

@@ -22,8 +22,8 @@ from dsrkit.params import DSRLosses, DSRTraining
 from dsrkit.runs import resolve, seed_everything
 from dsrkit.training.launch import in_processes
 from dsrkit.training.loop import Fit, fit
-from dsrkit.training.sampling import Draw, Sampler
-from dsrkit.training.setting import Setting
+from dsrkit.training.sampling import Draw
+from dsrkit.training.setting import OnTrainingFaces, Setting
 
 
 @dataclass
@@ -66,14 +66,13 @@ class PairedFaces:
         return DSRBatch(degrade(hr, size, setting.degradation), hr, wanted)
 
     def _augmented(self, rows: Int[np.ndarray, " n"], uniform: Float[Tensor, "n draws"]) -> Float[Tensor, "n 3 112 112"]:
-        return self.setting.augmentation()(as_tensor(self.setting.train.hr[rows]).to(self.setting.device), uniform)
+        return self.setting.augmentation(as_tensor(self.setting.train.hr[rows]).to(self.setting.device), uniform)
 
 
 @dataclass
-class DSRTask:
+class DSRTask(OnTrainingFaces):
     """DSR against a frozen teacher. See ``loop.Task``."""
 
-    setting: Setting
     dsr: DSR
     teacher: EdgeFace
     weights: DSRLosses
@@ -87,29 +86,18 @@ class DSRTask:
     def __post_init__(self) -> None:
         self.teacher.requires_grad_(False).eval()
         wanted = self.weights.lambda_perceptual > 0
-        self.perceptual = PerceptualLoss(self.vgg_weights()).to(self.setting.device) if wanted else None
+        self.perceptual = PerceptualLoss(vgg_file(self.weights) or "").to(self.setting.device) if wanted else None
         teacher = self.teacher if self.weights.identity_target == "augmented" else None
         self.batch = PairedFaces(
             self.setting, self.embeddings, teacher, self.sizes or (self.setting.params.vlr_size,), self.weights.blend_probability
         )
 
-    def vgg_weights(self) -> Path | str:
-        name = self.weights.vgg_weights
-        return resolve(name, Path(), "VGG19 weights (vgg_weights)") if name else ""
-
     @property
     def trained(self) -> nn.Module:
         return self.dsr
 
-    @property
-    def sampler(self) -> Sampler:
-        return self.setting.sampler(self.setting.params.batch_size)
-
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.dsr.parameters()), "lr": self.learning_rate}]
-
-    def names(self, rows: np.ndarray) -> list[str]:
-        return [self.setting.train.names[row] for row in rows]
 
     def losses(self, batch: DSRBatch) -> dict[str, Tensor]:
         """The whole of DSR's objective: each term weighted, logged apart; a weight of 0 costs nothing."""
@@ -138,6 +126,12 @@ class DSRTask:
         save_checkpoint(self.path, "dsr", dsr_content(self.dsr) | {"epoch": epoch, "metrics": metrics, "provenance": self.origin})
 
 
+def vgg_file(weights: DSRLosses) -> Path | None:
+    """The file of VGG19 weights that the parameters name; None leaves it to torch's cache. Raises FileNotFoundError."""
+    name = weights.vgg_weights
+    return resolve(name, Path(), "VGG19 weights (vgg_weights)") if name else None
+
+
 @in_processes
 def train_dsr(setting: Setting, on_epoch=lambda history: None) -> Fit:
     """The stage ``02_dsr_training``: a new DSR, or one continued from ``initial_dsr``; the best goes to ``dsr.pt``.
@@ -151,13 +145,11 @@ def train_dsr(setting: Setting, on_epoch=lambda history: None) -> Fit:
     files = {}
     if params.initial_dsr:
         files["initial_dsr"] = resolve(params.initial_dsr, Path(), "DSR to continue from (initial_dsr)")
-    if params.lambda_perceptual and params.vgg_weights:
-        files["vgg_weights"] = resolve(params.vgg_weights, Path(), "VGG19 weights (vgg_weights)")
+    if params.lambda_perceptual and (vgg := vgg_file(params)):
+        files["vgg_weights"] = vgg
     paths = [setting.run.dsr_member(number) for number in range(1, params.members + 1)]
-    earlier = list(paths)
-    while setting.run.dsr_member(len(earlier) + 1).exists():  # so that no member of a larger ensemble is taken for one of this
-        earlier.append(setting.run.dsr_member(len(earlier) + 1))
-    progress = setting.progress("02_dsr_training", setting.origin(**files), earlier, list(files.values()))
+    surplus = setting.run.dsr_members(params.members + 1)  # no member of a larger ensemble may be taken for one of this
+    progress = setting.progress("02_dsr_training", setting.origin(**files), paths + surplus, list(files.values()))
     embeddings = torch.from_numpy(setting.hr_embeddings).to(setting.device)
     schedule = setting.schedule(epochs=params.epochs, warmup_epochs=params.warmup_epochs)
     fits = []

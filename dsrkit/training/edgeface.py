@@ -29,8 +29,8 @@ from dsrkit.training.launch import in_processes
 from dsrkit.training.loop import Fit, fit
 from dsrkit.training.restored import restored_faces
 from dsrkit.training.resume import Progress
-from dsrkit.training.sampling import Draw, Sampler
-from dsrkit.training.setting import Setting
+from dsrkit.training.sampling import Draw
+from dsrkit.training.setting import OnTrainingFaces, Setting
 
 
 @dataclass
@@ -45,16 +45,14 @@ class FaceBatch:
 
 
 @dataclass
-class EdgeFaceTask:
+class EdgeFaceTask(OnTrainingFaces):
     """One stage of the fine-tune. See ``loop.Task``. ``trained`` is the head alone while the backbone is frozen."""
 
-    setting: Setting
     edgeface: EdgeFace
     head: MarginHead
     weights: EdgeFaceLosses
     restored: UInt8[np.ndarray, "n 112 112 3"]
     validation_restored: UInt8[np.ndarray, "v 112 112 3"]
-    batch_size: int
     head_lr: float
     backbone_lr: float
     path: Path
@@ -68,10 +66,6 @@ class EdgeFaceTask:
         head = [self.head] if self.weights.lambda_arcface else []
         return nn.ModuleList([self.edgeface, *head] if self.backbone_lr else head)
 
-    @property
-    def sampler(self) -> Sampler:
-        return self.setting.sampler(self.batch_size)
-
     def parameter_groups(self) -> list[dict[str, Any]]:
         backbone = self.backbone or list(self.edgeface.parameters())
         self.edgeface.requires_grad_(False).eval()
@@ -84,11 +78,8 @@ class EdgeFaceTask:
             groups.append({"params": list(self.head.parameters()), "lr": self.head_lr})
         return groups
 
-    def names(self, rows: np.ndarray) -> list[str]:
-        return [self.setting.train.names[row] for row in rows]
-
     def batch(self, draw: Draw) -> FaceBatch:
-        setting, rows, augment = self.setting, draw.rows, self.setting.augmentation()
+        setting, rows, augment = self.setting, draw.rows, self.setting.augmentation
 
         def faces(pixels: np.ndarray, count: int) -> Tensor:
             return augment(as_tensor(pixels[rows[:count]]).to(setting.device), draw.uniform[:count])
@@ -169,23 +160,10 @@ def margin_head(setting: Setting, imprinted: bool) -> MarginHead:
     return head.to(setting.device)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Lengths and speeds of the two stages."""
-
-    stage1_epochs: int
-    stage2_epochs: int
-    head_lr: float
-    backbone_lr: float
-    head_lr_stage2: float
-    batch_size: int
-
-
 def finetune(
     setting: Setting,
     edgeface: EdgeFace,
     dsr: Path | None,
-    recipe: Recipe,
     path: Path,
     origin: dict[str, Any],
     progress: Progress | None = None,
@@ -197,23 +175,23 @@ def finetune(
     Both stages stand in one history: stage 1 counts up to epoch 0, where stage 2 starts.
     Raises ValueError with one subject only, when the margin softmax is on.
     """
-    weights = setting.params
-    assert isinstance(weights, EdgeFaceLosses)
+    params = setting.params
+    assert isinstance(params, EdgeFaceLosses)
     restored = restored_faces(setting, "train", setting.train, dsr)
     validation_restored = restored_faces(setting, "val", setting.validation.faces, dsr)
-    seed_everything(setting.params.seed)  # the head, and low-rank updates, start alike whatever was done before, or resumed
-    head = margin_head(setting, imprinted=recipe.stage1_epochs == 0)
+    seed_everything(params.seed)  # the head, and low-rank updates, start alike whatever was done before, or resumed
+    head = margin_head(setting, imprinted=params.stage1_epochs == 0)
     task = EdgeFaceTask(
-        setting, copy.deepcopy(edgeface), head, weights, restored, validation_restored, recipe.batch_size,
-        recipe.head_lr, 0.0, path, origin,
+        setting, copy.deepcopy(edgeface), head, params, restored, validation_restored, params.head_lr,
+        0.0, path, origin,
     )  # fmt: skip
-    watch = CollapseWatch(weights.collapse_d_prime, weights.collapse_effective_rank, weights.collapse_hr_similarity)
+    watch = CollapseWatch.of(params)
     earlier: list[dict[str, float]] = []
-    if weights.lambda_arcface and recipe.stage1_epochs:  # without a head there is none to train
-        schedule = setting.schedule(epochs=recipe.stage1_epochs, patience=recipe.stage1_epochs)
+    if params.lambda_arcface and params.stage1_epochs:  # without a head there is none to train
+        schedule = setting.schedule(epochs=params.stage1_epochs, patience=params.stage1_epochs)
 
         def shifted(history: list[dict[str, float]]) -> list[dict[str, float]]:
-            return [record | {"epoch": record["epoch"] - recipe.stage1_epochs} for record in history]
+            return [record | {"epoch": record["epoch"] - params.stage1_epochs} for record in history]
 
         head_only = fit(task, schedule, lambda history: on_epoch(shifted(history)), watch, f"{title} head", progress)
         earlier = shifted(head_only.history)
@@ -221,8 +199,8 @@ def finetune(
     def joined(history: list[dict[str, float]]) -> list[dict[str, float]]:
         return earlier + history[1:] if earlier else history  # stage 2 starts where stage 1 ended
 
-    task.backbone_lr, task.head_lr = recipe.backbone_lr, recipe.head_lr_stage2
-    schedule = setting.schedule(epochs=recipe.stage2_epochs)
+    task.backbone_lr, task.head_lr = params.backbone_lr, params.head_lr_stage2
+    schedule = setting.schedule(epochs=params.stage2_epochs)
     done = fit(task, schedule, lambda history: on_epoch(joined(history)), watch, title, progress)
     done.history = joined(done.history)
     return done
@@ -238,16 +216,13 @@ def train_edgeface(setting: Setting, on_epoch=lambda history: None) -> Fit:
     params = setting.params
     assert isinstance(params, EdgeFaceFinetune)
     dsr = resolve(params.dsr, setting.run.dsr, "DSR (dsr)")
-    recipe = Recipe(
-        params.stage1_epochs, params.stage2_epochs, params.head_lr, params.backbone_lr, params.head_lr_stage2, params.batch_size
-    )
     origin, control = setting.origin(dsr=dsr), setting.origin()
     replaced = [setting.run.edgeface, setting.run.edgeface_direct]  # a control of another fine-tune would be none
     progress = setting.progress("03_edgeface_finetune", origin, replaced, [dsr])
-    done = finetune(setting, setting.original, dsr, recipe, setting.run.edgeface, origin, progress, on_epoch)
+    done = finetune(setting, setting.original, dsr, setting.run.edgeface, origin, progress, on_epoch)
     if params.control:
         done.control = finetune(
-            setting, setting.original, None, recipe, setting.run.edgeface_direct, control, progress, title="EdgeFace, no DSR"
+            setting, setting.original, None, setting.run.edgeface_direct, control, progress, title="EdgeFace, no DSR"
         )
     progress.finish()
     return done

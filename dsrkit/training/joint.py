@@ -1,9 +1,9 @@
 """DSR and EdgeFace trained together, end to end, towards the original recogniser's embedding of the HR face.
 
 Distillation in the manner of Hinton et al. 2015 (arXiv 1503.02531) needs no labels and does not collapse; a margin softmax
-on the training subjects, held by it, can be added. EdgeFace sees a share of HR
-faces beside the restored ones, so that HR accuracy is kept; L1 keeps the restored face a face. With ``Bicubic`` in DSR's
-place EdgeFace learns alone: the control, which tells what the DSR adds.
+on the training subjects, held by it, can be added. EdgeFace sees a share of HR faces beside the restored ones, so that HR
+accuracy is kept; L1 keeps the restored face a face. With ``Bicubic`` in DSR's place EdgeFace learns alone: the control,
+which tells what the DSR adds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -26,8 +25,8 @@ from dsrkit.models.edgeface import EdgeFace
 from dsrkit.params import CyclicCycle
 from dsrkit.training.dsr import DSRBatch, PairedFaces
 from dsrkit.training.edgeface import distance_of_some, margin_head, save_edgeface
-from dsrkit.training.sampling import Draw, Sampler
-from dsrkit.training.setting import Setting
+from dsrkit.training.sampling import Draw
+from dsrkit.training.setting import OnTrainingFaces
 
 
 @dataclass
@@ -46,10 +45,9 @@ class Bicubic(nn.Module):
 
 
 @dataclass
-class JointTask:
+class JointTask(OnTrainingFaces):
     """Both networks at once, or EdgeFace alone on bicubic faces, and where each is saved. See ``loop.Task``."""
 
-    setting: Setting
     params: CyclicCycle
     dsr: DSR | Bicubic
     edgeface: EdgeFace
@@ -66,18 +64,11 @@ class JointTask:
     def trained(self) -> nn.Module:
         return nn.ModuleList([self.dsr, self.edgeface, *([self.head] if self.head else [])])
 
-    @property
-    def sampler(self) -> Sampler:
-        return self.setting.sampler(self.params.batch_size)
-
     def parameter_groups(self) -> list[dict[str, Any]]:
         self.edgeface.requires_grad_(True)
         rates = (self.params.learning_rate, self.params.backbone_lr, self.params.backbone_lr)
         groups = zip(self.trained.children(), rates, strict=False)
         return [{"params": list(module.parameters()), "lr": rate} for module, rate in groups if list(module.parameters())]
-
-    def names(self, rows: np.ndarray) -> list[str]:
-        return [self.setting.train.names[row] for row in rows]
 
     def batch(self, draw: Draw) -> JointBatch:
         labels = torch.from_numpy(self.setting.train.labels[draw.rows]).to(self.setting.device)

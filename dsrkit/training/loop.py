@@ -13,32 +13,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
-from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from dsrkit.runs import is_interactive
+from dsrkit.runs import is_interactive, is_main
 from dsrkit.training.resume import Progress, generator_states, restore_generators
-from dsrkit.training.sampling import Draw, Sampler
-from dsrkit.training.stepper import Stepper, TrainingError
+from dsrkit.training.sampling import Sampler
+from dsrkit.training.stepper import Losses, Stepper, TrainingError
 
 LOWER_IS_BETTER = {"eer"}
 
 
 @runtime_checkable
-class Task(Protocol):
-    """What the loop asks of a task."""
+class Task(Losses, Protocol):
+    """What the loop asks of a task, beside what a step asks."""
 
     @property
-    def trained(self) -> nn.Module: ...
-    @property
     def sampler(self) -> Sampler: ...
-    def parameter_groups(self) -> list[dict[str, Any]]: ...
-    def batch(self, draw: Draw) -> Any: ...
-    def losses(self, batch: Any) -> dict[str, Tensor]: ...
-    def names(self, rows: np.ndarray) -> list[str]: ...
     def validate(self) -> dict[str, float]: ...
     def save(self, epoch: int, metrics: dict[str, float]) -> None: ...
 
@@ -139,7 +131,7 @@ class _Training:
         steps = len(self.task.sampler)
         draws = self.task.sampler.draws(self.epoch, self.step)
         self.task.trained.train()
-        hidden = not (is_interactive() and self.stepper.main)
+        hidden = not (is_interactive() and is_main())
         bar = tqdm(draws, total=steps, initial=self.step, desc=f"{self.title}, epoch {self.epoch}", leave=False, disable=hidden)
         for draw in bar:
             try:
@@ -171,7 +163,7 @@ class _Training:
         """End an epoch: validate (the averaged weights, where an average is kept), keep the best, decide whether to stop."""
         self.task.trained.eval()
         with self.stepper.averaged():
-            measured = self.task.validate() if self.stepper.main else {}
+            measured = self.task.validate() if is_main() else {}
             self.seconds = time.perf_counter() - started
             record = {"epoch": self.epoch, **train, **measured, "seconds": round(self.seconds, 1)}
             record = self._same_everywhere(record)
@@ -184,14 +176,14 @@ class _Training:
                 self.best = record
                 if self.progress:
                     self.progress.begin()
-                if self.stepper.main:
+                if is_main():
                     self.task.save(self.epoch, record)
         if not self.ended and self.epoch - self.best["epoch"] >= self.schedule.patience:
             self.ended = f"no better {measure} for {self.schedule.patience} epochs"
         if not self.ended and self.epoch >= self.schedule.epochs:
             self.ended = "all epochs done"
         self._keep_state()
-        if self.stepper.main:
+        if is_main():
             self.on_epoch(self.history)
             if self.epoch:
                 print(_line(self.title, record, self.schedule, self.best), flush=True)
@@ -205,7 +197,7 @@ class _Training:
         return shared[0]
 
     def _keep_state(self) -> None:
-        if self.progress is None or not self.stepper.main:
+        if self.progress is None or not is_main():
             return
         self.progress.save(
             {

@@ -11,7 +11,7 @@ import pandas as pd
 from dsrkit.models.dsr import DSR, read_dsr
 from dsrkit.models.edgeface import EdgeFace, load_edgeface
 from dsrkit.params import CyclicCycle
-from dsrkit.training.cycle import control_task, dsr_task, first_files, joint_task
+from dsrkit.training.cycle import control_task, dsr_task, first_files, joint_task, of_finetune
 from dsrkit.training.edgeface import EdgeFaceTask, margin_head
 from dsrkit.training.loop import Task
 from dsrkit.training.setting import Setting
@@ -64,8 +64,8 @@ def _edgeface_task(setting: Setting, edgeface: EdgeFace) -> EdgeFaceTask:
     params = setting.params
     assert isinstance(params, CyclicCycle)
     return EdgeFaceTask(
-        setting, edgeface, margin_head(setting, imprinted=True), params, setting.train.hr, setting.validation.faces.hr,
-        params.finetune_batch_size, params.head_lr, params.backbone_lr, setting.run.edgeface, {},
+        of_finetune(setting), edgeface, margin_head(setting, imprinted=True), params, setting.train.hr,
+        setting.validation.faces.hr, params.head_lr, params.backbone_lr, setting.run.edgeface, {},
     )  # fmt: skip
 
 

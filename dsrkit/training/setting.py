@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from dsrkit.data.augment import Augmentation
 from dsrkit.data.faces import FaceSet, open_split, read_pairs
@@ -63,6 +64,7 @@ class Setting:
         """The same surroundings with some parameters changed."""
         return replace(self, params=self.params.model_copy(update=changes))
 
+    @functools.cached_property
     def augmentation(self) -> Augmentation:
         """The augmentation that the stage's parameters describe."""
         fields = Augmentation.__dataclass_fields__
@@ -88,6 +90,20 @@ class Setting:
         progress = open_progress(path, origin, self.params.resume, self.params.checkpoint_minutes, results)
         progress.finishes = self.finishes
         return progress
+
+
+@dataclass
+class OnTrainingFaces:
+    """What every task over a setting's training faces shares."""
+
+    setting: Setting
+
+    @property
+    def sampler(self) -> Sampler:
+        return self.setting.sampler(self.setting.params.batch_size)
+
+    def names(self, rows: Int[np.ndarray, " n"]) -> list[str]:
+        return [self.setting.train.names[row] for row in rows]
 
 
 def open_setting(params: Teacher) -> Setting:

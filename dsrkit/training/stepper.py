@@ -88,11 +88,6 @@ class Stepper:
             AveragedModel(self.trained, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True) if ema_decay else None
         )
 
-    @property
-    def main(self) -> bool:
-        """Whether this is the process that writes files."""
-        return self.accelerator.is_main_process
-
     def step(self, draw: Draw, measure_gradients: bool = False) -> dict[str, float]:
         """Learn from one batch; its losses (``loss_…``), and on request each term's gradient norm (``gradient_…``).
 

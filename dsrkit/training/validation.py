@@ -11,7 +11,7 @@ from torch import nn
 
 from dsrkit import metrics
 from dsrkit.bootstrap import bootstrap_difference
-from dsrkit.data.degrade import as_tensor, degrade
+from dsrkit.data.degrade import as_bytes, as_tensor, degrade
 from dsrkit.data.faces import FaceSet, batches_of
 from dsrkit.models.edgeface import EdgeFace
 from dsrkit.recognition import BATCH, QUALITY_FACES, embed, quality, restore
@@ -50,11 +50,8 @@ class Validation:
         """VLR faces of another size than the data set was opened at: degraded anew."""
         if size == self.faces.vlr_size:
             return self.faces.vlr
-        parts = []
-        for part in batches_of(len(self.faces), BATCH):
-            low = degrade(as_tensor(self.faces.hr[part]), size, self.degradation)
-            parts.append((low * 255).round().byte().permute(0, 2, 3, 1).numpy())
-        return np.concatenate(parts)
+        parts = (as_tensor(self.faces.hr[part]) for part in batches_of(len(self.faces), BATCH))
+        return np.concatenate([as_bytes(degrade(part, size, self.degradation)) for part in parts])
 
     def verification(self, edgeface: EdgeFace, restored: UInt8[np.ndarray, "n 112 112 3"]) -> dict[str, float]:
         """Both-LR verification on the fixed pairs, and the cosine to the HR embedding (``identity_similarity``)."""
