@@ -1,13 +1,15 @@
 """Reading a data set: packed, memory-mapped arrays, made once from the files and shared by every reader.
 
 A split is one uint8 array [N, H, W, 3] of HR faces and one of VLR faces of each size, in ``<dataset>/packed/``, named
-by the manifest's hash, so that a data set that changed is packed anew.
+by the manifest's hash, so that a data set that changed is packed anew and its old packs are removed.
+
+Random rows are read by indexing, ``faces.hr[rows]``: a copy from the kernel's page cache, shared by all processes that open
+the split (benchmarks/reading.py measures it). Open the split in each process: pickling a FaceSet copies its pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,34 +18,61 @@ import pandas as pd
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
-from dsrkit.data.degrade import parse_size
+from dsrkit.data.degrade import HR_SIZE, parse_size
 from dsrkit.data.migration import dataset_hash, hr_folder, read_manifest, vlr_folder
-from dsrkit.runs import atomic_path
+from dsrkit.data.packing import packed
 
 
 @dataclass(frozen=True)
 class FaceSet:
-    """One split: HR and VLR pixels, file names, and subjects as text and as labels 0 … K−1 (sorted by name)."""
+    """One split: HR and VLR pixels, file names, and subjects as text and as labels 0 … K−1 (sorted by name).
 
-    hr: UInt8[np.ndarray, "n 112 112 3"]
+    Args:
+        packed_hr: HR faces; None for a native low-resolution split, which was photographed small. Read them as ``hr``.
+        roles: ``gallery``, ``probe`` or ``distractor`` where the data set's protocol says so, else empty texts.
+    """
+
+    packed_hr: UInt8[np.ndarray, "n 112 112 3"] | None
     vlr: UInt8[np.ndarray, "n h w 3"]
     vlr_size: str
     names: list[str]
     subjects: list[str]
     labels: Int[np.ndarray, " n"]
+    roles: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.roles is None:
+            object.__setattr__(self, "roles", [""] * len(self.names))
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def has_hr(self) -> bool:
+        """False for a native low-resolution split: there are no HR faces to train on, or to compare with."""
+        return self.packed_hr is not None
+
+    @property
+    def hr(self) -> UInt8[np.ndarray, "n 112 112 3"]:
+        """HR faces. Raises ValueError for a native low-resolution split."""
+        if self.packed_hr is None:
+            raise ValueError(
+                "HR faces: expected the split's hr_images, got a native low-resolution split, which has none. "
+                "Ask has_hr first, leave out what compares with HR, or take a data set made from HR photos."
+            )
+        return self.packed_hr
 
     @property
     def subject_to_id(self) -> dict[str, int]:
         return {subject: number for number, subject in enumerate(sorted(set(self.subjects)))}
 
     def rows(self, keep: Int[np.ndarray, " k"] | slice) -> FaceSet:
-        """Some of the faces, in the order given; labels stay as they are."""
+        """Some of the faces, in the order given; labels stay as they are. A slice is a view, row numbers are a copy."""
         numbers = np.arange(len(self))[keep]
-        names, subjects = ([values[number] for number in numbers] for values in (self.names, self.subjects))
-        return FaceSet(self.hr[keep], self.vlr[keep], self.vlr_size, names, subjects, self.labels[keep])
+        texts = ([values[number] for number in numbers] for values in (self.names, self.subjects, self.roles or []))
+        names, subjects, roles = texts
+        hr = None if self.packed_hr is None else self.packed_hr[keep]
+        return FaceSet(hr, self.vlr[keep], self.vlr_size, names, subjects, self.labels[keep], roles)
 
     def first(self, count: int) -> FaceSet:
         """The first ``count`` faces (0: all), for a quick look."""
@@ -51,9 +80,11 @@ class FaceSet:
 
 
 def open_split(dataset: Path | str, split: str, vlr_size: str) -> FaceSet:
-    """Open ``train``, ``val`` or ``test`` of a data set at one VLR size.
+    """Open ``train``, ``val`` or ``test`` of a data set at one VLR size; packs it where that was not done yet.
 
-    Raises FileNotFoundError when there is no data set, ValueError when it lacks the split or the size.
+    A split without a folder ``hr_images`` is native low resolution: see ``FaceSet.has_hr``.
+    Raises FileNotFoundError when there is no data set; ValueError when it lacks the split or the size, or when an image
+    cannot serve; OSError when there is no room to pack it.
     """
     dataset = Path(dataset)
     if not (dataset / "manifest.csv").is_file():
@@ -65,39 +96,57 @@ def open_split(dataset: Path | str, split: str, vlr_size: str) -> FaceSet:
         raise ValueError(f"{dataset}: expected a split {split!r}, got {sorted(set(manifest.split))}.")
     names, subjects = faces.name.tolist(), faces.subject.tolist()
     numbers = {subject: number for number, subject in enumerate(sorted(set(subjects)))}
+    key = dataset_hash(dataset)[:16]
     return FaceSet(
-        hr=_packed(dataset, hr_folder(dataset, split), f"{split}_hr", names),
-        vlr=_packed(dataset, vlr_folder(dataset, split, vlr_size), f"{split}_vlr_{vlr_size}", names),
+        packed_hr=_hr(dataset, split, key, names),
+        vlr=_vlr(dataset, split, key, names, vlr_size),
         vlr_size=vlr_size,
         names=names,
         subjects=subjects,
         labels=np.array([numbers[subject] for subject in subjects]),
+        roles=faces.role.tolist() if "role" in faces else None,
     )
 
 
-def _packed(dataset: Path, folder: Path, title: str, names: list[str]) -> np.ndarray:
-    path = dataset / "packed" / f"{title}-{dataset_hash(dataset)[:16]}.npy"
-    if not path.exists():
-        if not folder.is_dir():
-            sizes = sorted(other.name.removeprefix("vlr_images_") for other in folder.parent.glob("vlr_images_*"))
-            raise ValueError(f"{dataset}: expected faces in {folder.name}, got VLR sizes {sizes}. Add the size in stage 01.")
-        _pack(folder, names, path)
-    return np.load(path, mmap_mode="r")
+def pack_path(dataset: Path, key: str, split: str, vlr_size: str = "") -> Path:
+    """Where a split's HR faces (or VLR faces of a size) are packed; ``key`` is the data set's hash."""
+    part = "vlr_{}x{}".format(*parse_size(vlr_size)) if vlr_size else "hr"
+    return dataset / "packed" / f"{split}_{part}-{key}.npy"
 
 
-def _pack(folder: Path, names: list[str], path: Path) -> None:
-    def read(name: str) -> np.ndarray:
-        with Image.open(folder / name) as image:
-            return np.asarray(image.convert("RGB"))
+def _hr(dataset: Path, split: str, key: str, names: list[str]) -> np.ndarray | None:
+    path, folder = pack_path(dataset, key, split), hr_folder(dataset, split)
+    if not path.exists() and not folder.is_dir():
+        return None
+    return packed(path, (len(names), HR_SIZE, HR_SIZE, 3), lambda: _files(folder, names))
 
-    shape = (len(names), *read(names[0]).shape)
-    with atomic_path(path) as temporary, ThreadPoolExecutor(2) as pool:
-        packed = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        for row, image in enumerate(pool.map(read, names)):
-            if image.shape != shape[1:]:
-                raise ValueError(f"{folder / names[row]}: expected {shape[1:]}, got {image.shape}. Run stage 01 again.")
-            packed[row] = image
-        packed.flush()
+
+def _vlr(dataset: Path, split: str, key: str, names: list[str], vlr_size: str) -> np.ndarray:
+    width, height = parse_size(vlr_size)
+    path, shape = pack_path(dataset, key, split, vlr_size), (len(names), height, width, 3)
+    return packed(path, shape, lambda: _files(find_vlr_folder(dataset, split, vlr_size, names[0]), names))
+
+
+def _files(folder: Path, names: list[str]) -> Iterator[tuple[int, Path, str]]:
+    return ((row, folder / name, str(folder / name)) for row, name in enumerate(names))
+
+
+def find_vlr_folder(dataset: Path, split: str, vlr_size: str, name: str) -> Path:
+    """The folder of a split's VLR faces of one size: ``vlr_images_WxH``, or a ``vlr_images`` whose face ``name`` has that size.
+
+    Raises ValueError, with the sizes there are, when there is neither.
+    """
+    folder = vlr_folder(dataset, split, vlr_size)
+    if folder.is_dir():
+        return folder
+    sizes = sorted(other.name.removeprefix("vlr_images_") for other in folder.parent.glob("vlr_images_*"))
+    flat = folder.parent / "vlr_images"  # one size, its name does not say which
+    if (flat / name).is_file():
+        with Image.open(flat / name) as image:
+            if image.size == parse_size(vlr_size):
+                return flat
+            sizes.append("{}x{} (in vlr_images)".format(*image.size))
+    raise ValueError(f"{dataset}: expected faces in {folder.name}, got VLR sizes {sizes}. Add the size in stage 01.")
 
 
 def read_pairs(
