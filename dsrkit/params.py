@@ -25,7 +25,11 @@ Size = Annotated[
     str, Field(pattern=r"^\d+(x\d+)?$"), AfterValidator(lambda size: size if "x" in size else f"{size}x{size}")
 ]  # "16" and "16x16" are one size
 Precision = Literal["fp32", "bf16", "fp16"]
-Degradation = Literal["bicubic-antialias", "bicubic-aliased", "area"]
+Degradation = Literal["bicubic-antialias", "bicubic-aliased", "area", "realistic"]
+FileKind = Literal["folder", "multi-pie", "processed", "insightface-rec", "tinyface", "scface"]
+Aligned = Literal["none", "centre-crop", "landmarks", "yunet"]
+Flag = Literal["conflict", "duplicate", "dark", "bright", "flat", "grey"]
+Code = Annotated[str, Field(pattern=r"^\d+$")]  # in quotes: YAML reads a bare 051 as 41
 
 
 class ParameterError(ValueError):
@@ -123,17 +127,50 @@ def _assigned(cell: str) -> Iterator[str]:
 
 
 class DataMigration(Stage):
-    source: Literal["made-up", "folder"]
+    source: Literal["made-up"] | FileKind
     source_root: str
     subjects: Positive
     images_per_subject: Positive
+    cameras: list[Code]
+    illuminations: list[Code]
+    recordings: list[Code]
+    sessions: list[Code]
+    align: Aligned
+    landmarks: str
+    test_source: FileKind | Literal["insightface-bin"]
     test_source_root: str
+    test_align: Aligned
+    test_landmarks: str
     test_pairs: str
+    detector: str
+    centre_share: Annotated[float, Field(gt=0, le=1)]
+    enlarge: bool
+    split_by: Literal["ratio", "list", "source"]
+    split_list: str
     validation_fraction: Probability
     test_fraction: Probability
-    vlr_sizes: list[Size]
+    enrolled: Count
+    vlr_sizes: Annotated[list[Size], Field(min_length=1)]
     degradation: Degradation
+    set_aside: list[Flag]
+    edgeface: str
     workers: Positive
+
+    @model_validator(mode="after")
+    def _files_that_a_choice_needs(self) -> Self:
+        needs = {
+            "split_list": ("split_by", self.split_by == "list", "list"),
+            "landmarks": ("align", self.align == "landmarks", "landmarks"),
+            "test_landmarks": ("test_align", self.test_align == "landmarks", "landmarks"),
+            "detector": ("align or test_align", "yunet" in (self.align, self.test_align), "yunet"),
+        }
+        for file, (choice, chosen, value) in needs.items():
+            if chosen != bool(getattr(self, file)):
+                raise ValueError(
+                    f"{file}: expected a path with {choice} {value}, and none without, got {getattr(self, file)!r}. "
+                    f"{'Give the path' if chosen else f'Set {choice} to {value}, or leave {file} empty'}"
+                )
+        return self
 
 
 class Teacher(Stage):
@@ -218,6 +255,7 @@ class EdgeFaceLosses(BaseModel):
     lambda_direct: Weight
     direct_fraction: Probability
     lora_rank: Count
+    original_share: Probability
     collapse_d_prime: Probability
     collapse_effective_rank: Probability
     collapse_hr_similarity: Probability
@@ -273,6 +311,15 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses):
                 f"{self.blend_probability}. Set one of blend_probability and lambda_arcface to 0"
             )
         return self
+
+    def of_joint(self, number: int) -> Self:
+        """The parameters of joint cycle ``number``: from cycle 2 on its own epochs and rate; EdgeFace's rate falls alike."""
+        if number == 1:
+            return self
+        slower = self.backbone_lr * self.learning_rate_cycle2 / self.learning_rate
+        return self.model_copy(
+            update={"epochs": self.epochs_cycle2, "learning_rate": self.learning_rate_cycle2, "backbone_lr": slower}
+        )
 
     def of_finetune(self) -> Self:
         """The same parameters as the EdgeFace step takes them: each ``finetune_x`` in place of ``x``."""

@@ -9,7 +9,7 @@ import pytest
 from conftest import REPOSITORY
 
 PACKAGES = ",".join(f"dsrkit.{name}" for name in ("data", "models", "losses", "metrics", "training", "recognition"))
-FILES = ("data", "augment", "losses", "recognition", "training")
+FILES = ("data", "sources", "align", "degrade", "faces", "migration", "augment", "losses", "recognition", "training")
 CHOSEN = "not test_training or two_cycles or teacher_s_command or documented_checkpoint"
 
 

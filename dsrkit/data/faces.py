@@ -4,13 +4,15 @@ A split is one uint8 array [N, H, W, 3] of HR faces and one of VLR faces of each
 by the manifest's hash, so that a data set that changed is packed anew and its old packs are removed.
 
 Random rows are read by indexing, ``faces.hr[rows]``: a copy from the kernel's page cache, shared by all processes that open
-the split (benchmarks/reading.py measures it). Open the split in each process: pickling a FaceSet copies its pixels.
+the split (benchmarks/reading.py measures it). ``prefetch`` asks for rows ahead of time, for data larger than the memory.
+Open the split in each process: pickling a FaceSet copies its pixels.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,8 @@ from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
 from dsrkit.data.degrade import HR_SIZE, parse_size
-from dsrkit.data.migration import dataset_hash, hr_folder, read_manifest, vlr_folder
-from dsrkit.data.packing import packed
+from dsrkit.data.layout import canonical_size, dataset_hash, hr_folder, read_manifest, vlr_folder
+from dsrkit.data.packing import ImageFile, packed, read_ahead
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,10 @@ class FaceSet:
     names: list[str]
     subjects: list[str]
     labels: Int[np.ndarray, " n"]
-    roles: list[str] | None = None
+    roles: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.roles is None:
+        if not self.roles:
             object.__setattr__(self, "roles", [""] * len(self.names))
 
     def __len__(self) -> int:
@@ -69,10 +71,16 @@ class FaceSet:
     def rows(self, keep: Int[np.ndarray, " k"] | slice) -> FaceSet:
         """Some of the faces, in the order given; labels stay as they are. A slice is a view, row numbers are a copy."""
         numbers = np.arange(len(self))[keep]
-        texts = ([values[number] for number in numbers] for values in (self.names, self.subjects, self.roles or []))
-        names, subjects, roles = texts
+        texts = (self.names, self.subjects, self.roles)
+        names, subjects, roles = ([values[number] for number in numbers] for values in texts)
         hr = None if self.packed_hr is None else self.packed_hr[keep]
         return FaceSet(hr, self.vlr[keep], self.vlr_size, names, subjects, self.labels[keep], roles)
+
+    def prefetch(self, rows: Int[np.ndarray, " k"]) -> None:
+        """Start reading rows that are wanted next from disk, without waiting: for a data set larger than the memory."""
+        for array in (self.packed_hr, self.vlr):
+            if array is not None:
+                read_ahead(array, rows)
 
     def first(self, count: int) -> FaceSet:
         """The first ``count`` faces (0: all), for a quick look."""
@@ -104,13 +112,13 @@ def open_split(dataset: Path | str, split: str, vlr_size: str) -> FaceSet:
         names=names,
         subjects=subjects,
         labels=np.array([numbers[subject] for subject in subjects]),
-        roles=faces.role.tolist() if "role" in faces else None,
+        roles=faces.role.tolist() if "role" in faces else [],
     )
 
 
 def pack_path(dataset: Path, key: str, split: str, vlr_size: str = "") -> Path:
     """Where a split's HR faces (or VLR faces of a size) are packed; ``key`` is the data set's hash."""
-    part = "vlr_{}x{}".format(*parse_size(vlr_size)) if vlr_size else "hr"
+    part = f"vlr_{canonical_size(vlr_size)}" if vlr_size else "hr"
     return dataset / "packed" / f"{split}_{part}-{key}.npy"
 
 
@@ -123,30 +131,34 @@ def _hr(dataset: Path, split: str, key: str, names: list[str]) -> np.ndarray | N
 
 def _vlr(dataset: Path, split: str, key: str, names: list[str], vlr_size: str) -> np.ndarray:
     width, height = parse_size(vlr_size)
-    path, shape = pack_path(dataset, key, split, vlr_size), (len(names), height, width, 3)
-    return packed(path, shape, lambda: _files(find_vlr_folder(dataset, split, vlr_size, names[0]), names))
+
+    def files() -> Iterator[ImageFile]:
+        folders, size = vlr_folders(dataset, split, names[0]), canonical_size(vlr_size)
+        if size not in folders:
+            wanted = vlr_folder(dataset, split, size).name
+            raise ValueError(f"{dataset}: expected faces in {wanted}, got VLR sizes {sorted(folders)}. Add the size in stage 01.")
+        return _files(folders[size], names)
+
+    return packed(pack_path(dataset, key, split, vlr_size), (len(names), height, width, 3), files)
 
 
-def _files(folder: Path, names: list[str]) -> Iterator[tuple[int, Path, str]]:
+def _files(folder: Path, names: list[str]) -> Iterator[ImageFile]:
     return ((row, folder / name, str(folder / name)) for row, name in enumerate(names))
 
 
-def find_vlr_folder(dataset: Path, split: str, vlr_size: str, name: str) -> Path:
-    """The folder of a split's VLR faces of one size: ``vlr_images_WxH``, or a ``vlr_images`` whose face ``name`` has that size.
-
-    Raises ValueError, with the sizes there are, when there is neither.
-    """
-    folder = vlr_folder(dataset, split, vlr_size)
-    if folder.is_dir():
-        return folder
-    sizes = sorted(other.name.removeprefix("vlr_images_") for other in folder.parent.glob("vlr_images_*"))
-    flat = folder.parent / "vlr_images"  # one size, its name does not say which
-    if (flat / name).is_file():
-        with Image.open(flat / name) as image:
-            if image.size == parse_size(vlr_size):
-                return flat
-            sizes.append("{}x{} (in vlr_images)".format(*image.size))
-    raise ValueError(f"{dataset}: expected faces in {folder.name}, got VLR sizes {sizes}. Add the size in stage 01.")
+def vlr_folders(dataset: Path, split: str, name: str) -> dict[str, Path]:
+    """The folders of a split's VLR faces by size; a flat ``vlr_images`` counts by the size of its face ``name``."""
+    root = hr_folder(dataset, split).parent
+    sized = {path.name.removeprefix("vlr_images_"): path for path in sorted(root.glob("vlr_images_*"))}
+    found = {size: path for size, path in sized.items() if re.fullmatch(r"\d+x\d+", size)}
+    flat = root / "vlr_images" / name
+    try:
+        if flat.is_file():
+            with Image.open(flat) as image:
+                found.setdefault("{}x{}".format(*image.size), flat.parent)
+    except OSError as error:
+        raise ValueError(f"{flat}: expected an image, got a file that cannot be read ({error}). Replace it.") from error
+    return found
 
 
 def read_pairs(

@@ -1,57 +1,62 @@
 """From a source to a data set: subject-disjoint splits of HR/VLR pairs, a manifest, and nothing dropped in silence.
 
-<dataset>/{train,val,test}_processed/{hr_images,vlr_images_16x16,…}/<name>.png     same file name on both sides
-<dataset>/{val,test}_pairs.csv        pairs for verification
-<dataset>/set_aside.csv               files that could not serve, with the reason
-<dataset>/manifest.csv                one row a face; written last: its presence says that the data set is whole
+``layout`` says where everything lies. A run that was stopped, by a kill or a full disk, goes on where it was when it is started
+again; a data set that is whole is left alone, or given the VLR sizes that it lacks.
 """
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from PIL import Image
-from tqdm.auto import tqdm
 
-from dsrkit.data.degrade import as_bytes, as_tensor, degrade, parse_size
-from dsrkit.data.pairs import make_pairs
-from dsrkit.data.sources import Face, ImageError, Source
-from dsrkit.data.splits import Splits, check_disjoint
-from dsrkit.runs import atomic_path, file_hash, is_interactive
+from dsrkit.data.checks import FLAGS
+from dsrkit.data.degrade import degradation_settings, parse_size
+from dsrkit.data.layout import (
+    MANIFEST_COLUMNS,
+    canonical_size,
+    dataset_hash,
+    degradation_of,
+    hash_of,
+    hr_folder,
+    read_manifest,
+    read_rows,
+    read_settings,
+    vlr_folder,
+    write_settings,
+    write_table,
+)
+from dsrkit.data.onepass import Job, Row, Task, run, with_progress
+from dsrkit.data.remaining import Journal, Key, plan_tasks
+from dsrkit.data.splits import Splits, check_disjoint, check_names
+from dsrkit.data.tables import finish, pair_tables
 
-CHUNK = 32
+__all__ = ["Migration", "dataset_hash", "degradation_of", "hr_folder", "migrate", "read_manifest", "vlr_folder"]
 
 
 @dataclass(frozen=True)
 class Migration:
-    """What is done to every face, written into the data set as ``dataset.json``."""
+    """What is done to every face, written into the data set as ``dataset.json``.
+
+    Args:
+        seed: of the pairs, and of degradations that draw.
+        set_aside: flags (``checks.FLAGS``) whose faces leave the data set; the others stay in it and are listed.
+        source: what else made the HR faces (``splits.source_settings``), so that another source is not mixed in.
+    """
 
     vlr_sizes: tuple[str, ...]
     degradation: str
     seed: int
-
-
-def hr_folder(dataset: Path, split: str) -> Path:
-    return dataset / f"{split}_processed" / "hr_images"
-
-
-def vlr_folder(dataset: Path, split: str, vlr_size: str) -> Path:
-    width, height = parse_size(vlr_size)
-    return dataset / f"{split}_processed" / f"vlr_images_{width}x{height}"
-
-
-def read_manifest(dataset: Path) -> pd.DataFrame:
-    """One row a face, as text: subjects may be called ``007``, ``NA`` or ``null``."""
-    return pd.read_csv(dataset / "manifest.csv", dtype=str, keep_default_na=False)
+    set_aside: tuple[str, ...] = ("conflict",)
+    source: Mapping[str, str] = field(default_factory=dict)
 
 
 def migrate(
@@ -65,134 +70,151 @@ def migrate(
 
     Args:
         splits: per split its source and the faces of that source that belong to it.
-        dataset: folder to fill. A whole data set made with the same settings from the same files is left alone.
-        pairs: verification pairs by split, where they are given; the others are made from the subjects.
+        dataset: folder to fill. A whole data set made with the same settings from the same faces is left alone, but for VLR
+            sizes that it lacks and for files that are gone, which are made.
+        pairs: verification pairs by split, where they are given; the others are made from the subjects. A split whose pairs
+            are given keeps every face that can be read: its protocol says which faces count.
+        workers: processes; they make the same files, however many they are.
 
-    Raises ValueError when a split is empty, a subject stands in two splits, or a folder holds another data set.
+    Raises ValueError when a split is empty, a subject stands in two splits, or a folder holds another data set; OSError when
+    the disk is full, RuntimeError when a process was killed: what is done then stays, and the same call goes on from there.
     """
-    settings = _settings(splits, migration, pairs or {})
-    if is_whole(dataset, settings):
+    pairs = pairs or {}
+    _check_request(splits, migration, workers)
+    planned = [(split, face.subject, face.name) for split, (_, faces) in splits.items() for face in faces]
+    pair_tables(pd.DataFrame(planned, columns=MANIFEST_COLUMNS[:3]), pairs, migration.seed)  # fails now, not after hours
+    settings, whole = _settings(splits, migration, pairs), (dataset / "manifest.csv").exists()
+    _check_settings(dataset, settings, whole)
+    journal = Journal(dataset)
+    known = _known(dataset, journal, whole)
+    begun = (size for row in known.values() for size in row["vlr_sizes"].split())
+    sizes = sorted({*map(canonical_size, migration.vlr_sizes), *begun}, key=parse_size)  # what was begun is finished too
+    job = Job(dataset, {split: source for split, (source, _) in splits.items()}, migration.degradation, migration.seed)
+    tasks = plan_tasks(splits, dataset, sizes, known, _names_set_aside(dataset) if whole else set())
+    if whole and not tasks:
         return read_manifest(dataset)
-    if (dataset / "manifest.csv").exists():
-        raise ValueError(
-            f"{dataset}: expected an empty folder or this very data set, got one made with other settings. "
-            "Remove that folder (and no more of the run), or give the run another name."
-        )
-    shutil.rmtree(dataset / "packed", ignore_errors=True)  # made from the files that are about to be written
-    check_disjoint(splits)
-    rows: list[dict[str, Any]] = []
-    set_aside: list[dict[str, Any]] = []
-    for split, (source, faces) in splits.items():
-        for row in _migrate_split(split, source, faces, dataset, migration, workers):
-            (set_aside if row["reason"] else rows).append(row)
-    manifest = pd.DataFrame(rows).drop(columns="reason") if rows else pd.DataFrame(columns=["split"])
-    for split in splits:
-        if not (manifest.split == split).any():
-            raise ValueError(f"{split}: expected faces, got none that can be used. See the files set aside: {set_aside[:2]}")
-    _write_tables(dataset, manifest, set_aside, settings, pairs or {}, migration.seed)
+    if not whole:
+        write_settings(dataset, settings)
+        shutil.rmtree(dataset / "packed", ignore_errors=True)  # made from the files that are about to be written
+    refused = _make(job, tasks, known, journal, workers)
+    if whole:
+        manifest = _add_sizes(dataset, known, refused, sizes)
+    else:
+        order = [(split, name) for split, _, name in planned]
+        manifest = finish(dataset, order, known, refused, migration.set_aside, migration.seed, pairs)
+    journal.remove()
     return manifest
 
 
+def _check_request(splits: Splits, migration: Migration, workers: int) -> None:
+    if workers < 1:
+        raise ValueError(f"workers: expected 1 process or more, got {workers}. Leave it out for two.")
+    if not migration.vlr_sizes:
+        raise ValueError("vlr_sizes: expected one VLR size or more, such as ('16x16',), got none. Name the sizes to make.")
+    if unknown := set(migration.set_aside) - set(FLAGS):
+        raise ValueError(f"set_aside: expected flags among {', '.join(FLAGS)}, got {', '.join(sorted(unknown))}. Correct it.")
+    for split, (_, faces) in splits.items():
+        if not faces:
+            raise ValueError(f"{split}: expected faces, got none. Give it some, or leave the split out.")
+    check_disjoint(splits)
+    check_names(splits)
+
+
 def _settings(splits: Splits, migration: Migration, pairs: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    faces = {split: [face.origin.rsplit("/", 2)[-2:] for face in faces] for split, (_, faces) in splits.items()}
+    faces = [(split, face.subject, face.name, face.role) for split, (_, faces) in splits.items() for face in faces]
     return {
         "faces": hash_of(json.dumps(faces)),
         "pairs": {split: hash_of(table.to_csv(index=False)) for split, table in pairs.items()},
-        "vlr_sizes": list(migration.vlr_sizes),
+        "source": dict(migration.source),
         "degradation": migration.degradation,
+        "degradation_settings": degradation_settings(migration.degradation),
         "seed": migration.seed,
+        "set_aside": sorted(migration.set_aside),
     }
 
 
-def degradation_of(dataset: Path) -> str:
-    """The name of the degradation that made a data set's VLR faces."""
-    return json.loads((dataset / "dataset.json").read_text())["degradation"]
+def _check_settings(dataset: Path, settings: Mapping[str, Any], whole: bool) -> None:
+    """Raises ValueError where the folder holds, or began to be, a data set of other settings."""
+    recorded = read_settings(dataset)
+    if recorded == json.loads(json.dumps(settings)) or not (recorded or whole):
+        return
+    different = sorted(key for key in {*recorded, *settings} if recorded.get(key) != settings.get(key))
+    raise ValueError(
+        f"{dataset}: expected an empty folder or this very data set, got {'one' if whole else 'an unfinished one'} made with "
+        f"other settings ({', '.join(different)}). Remove that folder (and no more of the run), or give the run another name."
+    )
 
 
-def hash_of(text: str) -> str:
-    """SHA-256 of a text, in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
+def _known(dataset: Path, journal: Journal, whole: bool) -> dict[Key, Row]:
+    """What is said to be done: by the manifest of a whole data set, and by the journal of an unfinished run."""
+    rows = read_rows(dataset / "manifest.csv") if whole else []
+    return {(row["split"], row["name"]): row for row in [*rows, *journal.read()]}
 
 
-def is_whole(dataset: Path, settings: Mapping[str, Any]) -> bool:
-    """True where ``dataset`` was finished with these very settings."""
-    record = dataset / "dataset.json"
-    return (dataset / "manifest.csv").exists() and record.exists() and json.loads(record.read_text()) == dict(settings)
+def _names_set_aside(dataset: Path) -> set[Key]:
+    return {(row["split"], row["name"]) for row in read_rows(dataset / "set_aside.csv")}
 
 
-def _migrate_split(
-    split: str, source: Source, faces: Sequence[Face], dataset: Path, migration: Migration, workers: int
-) -> Iterator[dict[str, Any]]:
-    hr_folder(dataset, split).mkdir(parents=True, exist_ok=True)
-    for size in migration.vlr_sizes:
-        vlr_folder(dataset, split, size).mkdir(parents=True, exist_ok=True)
+def _make(job: Job, tasks: Sequence[Task], known: dict[Key, Row], journal: Journal, workers: int) -> dict[Key, Row]:
+    """Carry out the tasks and write down what is done, in ``known`` and in the journal; return what was refused.
 
-    def do(chunk: Sequence[Face]) -> list[dict[str, Any]]:
-        return _migrate_chunk(split, source, chunk, dataset, migration)
-
-    chunks = [faces[start : start + CHUNK] for start in range(0, len(faces), CHUNK)]
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(faces), desc=split, disable=not is_interactive()) as bar:
-        for rows in pool.map(do, chunks):
-            bar.update(len(rows))
-            yield from rows
-
-
-def _migrate_chunk(
-    split: str, source: Source, faces: Sequence[Face], dataset: Path, migration: Migration
-) -> list[dict[str, Any]]:
-    images = source.read(faces)
-    rows = [
-        {"split": split, "subject": face.subject, "name": face.name, "origin": face.origin, "reason": str(image) * bad}
-        for face, image in zip(faces, images, strict=True)
-        for bad in [isinstance(image, ImageError)]
-    ]
-    usable = {index: image for index, image in enumerate(images) if not isinstance(image, ImageError)}
-    if not usable:
-        return rows
-    good, hr = list(usable), np.stack(list(usable.values()))
-    _save_all([hr_folder(dataset, split) / rows[index]["name"] for index in good], hr)
-    for size in migration.vlr_sizes:
-        vlr = degrade(as_tensor(hr), size, migration.degradation)
-        pixels = as_bytes(vlr)
-        _save_all([vlr_folder(dataset, split, size) / rows[index]["name"] for index in good], pixels)
-    return rows
+    Raises ValueError where HR pixels are not those that the manifest or the journal remember.
+    """
+    refused: dict[Key, Row] = {}
+    with _clear_stops(job.dataset):
+        for rows in with_progress(run(job, tasks, workers), sum(len(task.faces) for task in tasks)):
+            done = []
+            for row in rows:
+                key = (row["split"], row["name"])
+                if row["reason"]:
+                    refused[key] = row
+                    continue
+                before = known.get(key, {"sha256": row["sha256"], "vlr_sizes": ""})
+                _check_same_pixels(job, before, row)
+                sizes = dict.fromkeys(f"{before['vlr_sizes']} {row['vlr_sizes']}".split())
+                known[key] = {**before, **row, "vlr_sizes": " ".join(sorted(sizes, key=parse_size))}
+                done.append(known[key])
+            journal.append(done)
+    return refused
 
 
-def _save_all(paths: Sequence[Path], images: np.ndarray) -> None:
-    for path, image in zip(paths, images, strict=True):
-        with atomic_path(path) as temporary:
-            Image.fromarray(image).save(temporary, format="PNG", compress_level=1)
-
-
-def _write_tables(
-    dataset: Path,
-    manifest: pd.DataFrame,
-    set_aside: list[dict[str, Any]],
-    settings: Mapping[str, Any],
-    pairs: Mapping[str, pd.DataFrame],
-    seed: int,
-) -> None:
-    tables = {"set_aside.csv": pd.DataFrame(set_aside, columns=["split", "subject", "name", "origin", "reason"])}
-    for split in set(manifest.split) - {"train"}:
-        faces = manifest[manifest.split == split]
-        tables[f"{split}_pairs.csv"] = (
-            pairs[split] if split in pairs else make_pairs(faces.name.tolist(), faces.subject.tolist(), seed)
+def _check_same_pixels(job: Job, before: Row, row: Row) -> None:
+    if before["sha256"] != row["sha256"]:
+        file = hr_folder(job.dataset, row["split"]) / row["name"]
+        raise ValueError(
+            f"{file}: expected the HR face that was made first, got other pixels. Remove that file to have it made again "
+            "from the source; if the source's images have changed, make a new data set under another run."
         )
-        known = set(faces.name)
-        if lost := (set(tables[f"{split}_pairs.csv"].left) | set(tables[f"{split}_pairs.csv"].right)) - known:
-            raise ValueError(
-                f"{split} pairs: expected files of the data set, got {len(lost)} that are not there, such as "
-                f"{sorted(lost)[0]}. Give the list of pairs that belongs to these images."
-            )
-    tables["manifest.csv"] = manifest  # last: it says that everything before it is there
-    with atomic_path(dataset / "dataset.json") as temporary:
-        temporary.write_text(json.dumps(dict(settings), indent=1))
-    for name, table in tables.items():
-        with atomic_path(dataset / name) as temporary:
-            table.to_csv(temporary, index=False)
 
 
-def dataset_hash(dataset: Path) -> str:
-    """SHA-256 of which faces, of whom, in which split, and how they were degraded."""
-    faces = read_manifest(dataset)[["split", "subject", "name"]]  # not where they came from: paths differ between machines
-    return hash_of(faces.to_csv(index=False) + file_hash(dataset / "dataset.json"))
+def _add_sizes(dataset: Path, known: Mapping[Key, Row], refused: Mapping[Key, Row], sizes: Sequence[str]) -> pd.DataFrame:
+    """The manifest of a whole data set after VLR sizes were added, or lost files made again."""
+    if refused:
+        first = next(iter(refused.values()))
+        raise ValueError(
+            f"{dataset}: expected to read again what was read before, got {len(refused)} faces that cannot be, the first: "
+            f"{first['reason']} Put the source's files back."
+        )
+    manifest = read_manifest(dataset).assign(vlr_sizes=" ".join(sizes))
+    write_table(dataset / "manifest.csv", manifest)
+    return manifest
+
+
+@contextmanager
+def _clear_stops(dataset: Path) -> Iterator[None]:
+    """What ends a run from outside, said so that one knows how to go on."""
+    go_on = "What is done stays: run the same again, and it goes on from there."
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(dataset).free / 1e6
+        raise OSError(
+            error.errno, f"{dataset}: expected room on the disk, got {free:,.0f} MB free of it. Make room. {go_on}"
+        ) from error
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            f"{dataset}: expected every process to work to the end, got one that was killed, often for want of memory. "
+            f"Give fewer workers. {go_on}"
+        ) from error

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import combinations, product
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,11 +61,46 @@ def make_pairs(names: Sequence[str], subjects: Sequence[str], seed: int = 0, fol
     order = generator.permutation(several)
     rows = []
     for fold in range(folds):
-        people = order[fold::folds]
-        genuine = [pair for person in people for pair in combinations(images[person], 2)]
-        impostor = [pair for one, other in combinations(people, 2) for pair in product(images[one], images[other])]
-        count = min(len(genuine), len(impostor), max(1, most // folds))
-        for kind, same in ((genuine, True), (impostor, False)):
-            chosen = generator.choice(len(kind), count, replace=False)
-            rows += [(*kind[number], same, fold) for number in sorted(chosen)]
+        people = [images[person] for person in order[fold::folds]]
+        kinds = ((*_genuine(people), True), (*_impostor(people), False))
+        count = min(kinds[0][0], kinds[1][0], max(1, most // folds))
+        for total, pair, same in kinds:
+            chosen = generator.choice(total, count, replace=False)
+            rows += [(*pair(number), same, fold) for number in sorted(chosen.tolist())]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+# Pairs are numbered, person by person and image by image, and made when their number is drawn: large splits have billions.
+Pairs = tuple[int, Callable[[int], tuple[str, str]]]  # how many there are, and the one of a number
+
+
+def _genuine(people: Sequence[list[str]]) -> Pairs:
+    """All pairs of two images of one person, in the order of ``itertools.combinations``."""
+    ends = np.cumsum([len(images) * (len(images) - 1) // 2 for images in people])
+
+    def pair(number: int) -> tuple[str, str]:
+        person = int(np.searchsorted(ends, number, side="right"))
+        images, rest = people[person], number - (int(ends[person - 1]) if person else 0)
+        rows = np.cumsum(np.arange(len(images) - 1, 0, -1))  # the first image is in most pairs, the last but one in one
+        left = int(np.searchsorted(rows, rest, side="right"))
+        right = left + 1 + rest - (int(rows[left - 1]) if left else 0)
+        return images[left], images[right]
+
+    return int(ends[-1]), pair
+
+
+def _impostor(people: Sequence[list[str]]) -> Pairs:
+    """All pairs of images of two people, in the order of ``itertools.combinations`` of people, ``product`` of their images."""
+    counts = np.array([len(images) for images in people])
+    upto = np.cumsum(counts)
+    ends = np.cumsum(counts * (upto[-1] - upto))
+
+    def pair(number: int) -> tuple[str, str]:
+        one = int(np.searchsorted(ends, number, side="right"))
+        rest = number - (int(ends[one - 1]) if one else 0)
+        after = upto - upto[one]  # images of the people after `one`, up to and with each
+        other = int(np.searchsorted(after, rest // int(counts[one]), side="right"))
+        left, right = divmod(rest - int(counts[one] * after[other - 1]), int(counts[other]))
+        return people[one][left], people[other][right]
+
+    return int(ends[-1]), pair

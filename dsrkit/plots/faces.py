@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dsrkit.plots.style import panels, styled
+from dsrkit.plots.style import hide_unused, panels, styled
 
 Images = Float[Tensor, "n 3 h w"] | Float[np.ndarray, "n 3 h w"]
 
@@ -63,6 +64,30 @@ def plot_face_strips(
         axes[0, column].set_title(title, loc="center")
     for row, name in enumerate(names or ()):
         axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=6)
+    return figure
+
+
+@styled
+def plot_face_grid(faces: Sequence[UInt8[np.ndarray, "h w 3"]], captions: Sequence[str], columns: int = 8) -> Figure:
+    """Many faces, ``columns`` in a row, each with its caption beneath; lines that are too long for it are broken.
+
+    Args:
+        faces: bytes [H, W, 3], of any size; pictures twice as wide take twice the place, so ask for fewer columns.
+
+    Raises ValueError without a face, and when faces and captions differ in number.
+    """
+    if not len(faces) or len(faces) != len(captions):
+        raise ValueError(f"Expected one face or more and as many captions, got {len(faces)} faces and {len(captions)} captions.")
+    columns, widest = min(columns, len(faces)), max(face.shape[1] / face.shape[0] for face in faces)
+    texts = ["\n".join(part for line in caption.splitlines() for part in wrap(line, int(22.5 * widest))) for caption in captions]
+    lines = max(text.count("\n") + 1 for text in texts)
+    rows = -(-len(faces) // columns)
+    figure, axes = panels(rows, columns, width=1.25 * widest, height=1.25 + 0.12 * lines)
+    for axis, face, text in zip(hide_unused(axes, len(faces)), faces, texts, strict=True):
+        axis.imshow(face, interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        axis.set_xlabel(text, fontsize=6, labelpad=2)
     return figure
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dsrkit.data.augment import blend
+from dsrkit.data.augment import DRAWS, blend
 from dsrkit.data.degrade import as_tensor, degrade
 from dsrkit.losses import PerceptualLoss, feature_match_loss, identity_loss, total_variation_loss
 from dsrkit.models.checkpoint import save_checkpoint
@@ -63,7 +63,7 @@ class PairedFaces:
         else:
             with torch.no_grad():
                 wanted = self.teacher(hr)
-        return DSRBatch(degrade(hr, size, setting.degradation), hr, wanted)
+        return DSRBatch(degrade(hr, size, setting.degradation, draw.uniform[:, DRAWS:]), hr, wanted)
 
     def _augmented(self, rows: Int[np.ndarray, " n"], uniform: Float[Tensor, "n draws"]) -> Float[Tensor, "n 3 112 112"]:
         return self.setting.augmentation(as_tensor(self.setting.train.hr[rows]).to(self.setting.device), uniform)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from dsrkit.data.degrade import HR_SIZE
 from dsrkit.data.faces import FaceSet
 from dsrkit.models.dsr import load_dsr
 from dsrkit.recognition import restore
@@ -25,7 +26,7 @@ def restored_faces(setting: Setting, split: str, faces: FaceSet, dsr: Path | Non
     path = folder / f"{'-'.join([title, *hashes])}.npy"
     if not path.exists():
         with atomic_path(path) as temporary:
-            packed = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=faces.hr.shape)
+            packed = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(faces), HR_SIZE, HR_SIZE, 3))
             restore(faces.vlr, load_dsr(dsr, setting.device) if dsr else None, into=packed)
             packed.flush()
         for old in set(folder.glob(f"{title}-*.npy")) - {path}:

@@ -15,11 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dsrkit.data.augment import DRAWS
+from dsrkit.data.realistic import DEGRADE_DRAWS
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One step, or a share of it: row numbers, uniform draws in [0, 1) for each row's augmentation, and one for the step."""
+    """One step, or a share of it: row numbers, uniform draws in [0, 1) for each row's augmentation (``DRAWS``), then for its
+    degradation (``DEGRADE_DRAWS``), and one for the step."""
 
     rows: Int[np.ndarray, " n"]
     uniform: Float[Tensor, "n draws"]
@@ -83,5 +85,8 @@ class Sampler:
         for step, rows in enumerate(self.epoch(epoch)):
             if step >= first:
                 generator = np.random.default_rng((self.seed, epoch, step))
-                uniform = torch.from_numpy(generator.random((len(rows), DRAWS), dtype=np.float32))
-                yield Draw(rows, uniform, generator.random(), partners=np.roll(rows, 1))
+                augmenting = generator.random((len(rows), DRAWS), dtype=np.float32)
+                of_step = generator.random()
+                degrading = generator.random((len(rows), DEGRADE_DRAWS), dtype=np.float32)  # last: it came later
+                uniform = torch.from_numpy(np.concatenate([augmenting, degrading], axis=1))
+                yield Draw(rows, uniform, of_step, partners=np.roll(rows, 1))

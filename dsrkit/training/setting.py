@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from dsrkit.data.augment import Augmentation
 from dsrkit.data.faces import FaceSet, open_split, read_pairs
-from dsrkit.data.migration import degradation_of
+from dsrkit.data.layout import degradation_of, read_settings
 from dsrkit.models.edgeface import EdgeFace, edgeface_file, load_edgeface
 from dsrkit.params import Teacher
 from dsrkit.recognition import embed
@@ -124,5 +124,6 @@ def open_setting(params: Teacher) -> Setting:
     }
     original = load_edgeface(inputs["original_edgeface"], device).requires_grad_(False)
     degradation = degradation_of(dataset)
-    validation = Validation(faces, degradation, pairs, same, embed(faces.hr, original))
+    seed = read_settings(dataset)["seed"]  # of the data set, not of this stage
+    validation = Validation(faces, degradation, pairs, same, embed(faces.hr, original), seed)
     return Setting(params, run, device, inputs, degradation, train, validation, original, embed(train.hr, original))

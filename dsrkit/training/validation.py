@@ -11,7 +11,7 @@ from torch import nn
 
 from dsrkit import metrics
 from dsrkit.bootstrap import bootstrap_difference
-from dsrkit.data.degrade import as_bytes, as_tensor, degrade
+from dsrkit.data.degrade import as_bytes, as_tensor, degrade, file_draws
 from dsrkit.data.faces import FaceSet, batches_of
 from dsrkit.models.edgeface import EdgeFace
 from dsrkit.recognition import BATCH, QUALITY_FACES, embed, quality, restore
@@ -21,13 +21,18 @@ Pair = tuple[nn.Module | None, EdgeFace]  # a DSR (None: bicubic) and the recogn
 
 @dataclass(frozen=True)
 class Validation:
-    """Fixed validation faces, pairs of them, and the HR faces' embeddings by the original recogniser."""
+    """Fixed validation faces, pairs of them, and the HR faces' embeddings by the original recogniser.
+
+    Args:
+        degradation, seed: what made the data set's VLR faces, and makes those of other sizes.
+    """
 
     faces: FaceSet
     degradation: str
     pairs: Int[np.ndarray, "p 2"]
     same: Bool[np.ndarray, " p"]
     hr_embeddings: Float[np.ndarray, "n 512"]
+    seed: int = 0
 
     def images(self, restored: UInt8[np.ndarray, "n 112 112 3"]) -> dict[str, float]:
         """PSNR (dB) and SSIM of restored faces against HR."""
@@ -50,8 +55,9 @@ class Validation:
         """VLR faces of another size than the data set was opened at: degraded anew."""
         if size == self.faces.vlr_size:
             return self.faces.vlr
-        parts = (as_tensor(self.faces.hr[part]) for part in batches_of(len(self.faces), BATCH))
-        return np.concatenate([as_bytes(degrade(part, size, self.degradation)) for part in parts])
+        draws = file_draws(self.faces.names, self.seed)
+        parts = ((as_tensor(self.faces.hr[part]), draws[part]) for part in batches_of(len(self.faces), BATCH))
+        return np.concatenate([as_bytes(degrade(hr, size, self.degradation, uniform)) for hr, uniform in parts])
 
     def verification(self, edgeface: EdgeFace, restored: UInt8[np.ndarray, "n 112 112 3"]) -> dict[str, float]:
         """Both-LR verification on the fixed pairs, and the cosine to the HR embedding (``identity_similarity``)."""
