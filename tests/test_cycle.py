@@ -10,7 +10,7 @@ from dsrkit.models import load_dsr, load_edgeface
 from dsrkit.models.checkpoint import copy_checkpoint, save_checkpoint
 from dsrkit.recognition import restore
 from dsrkit.runs import Run
-from dsrkit.training import open_setting, run_cycles
+from dsrkit.training import cycle, open_setting, run_cycles
 from dsrkit.training.plan import plan_cycles
 from dsrkit.training.resume import Progress
 from dsrkit.training.validation import Validation
@@ -64,6 +64,29 @@ def test_two_cycles(start, stage_params, improving, mode, steps):
     assert (record["cycle"], record["epochs"], record["accepted"]) == (1, 1, True)
     assert record["before"] == done[0].fit.history[0]["auc"] and record["best"] == done[0].fit.best["auc"]
     assert (record["gain"], record["gain_low"]) == (done[0].gain["value"], done[0].gain["low"])
+
+
+def test_joint_cycles_and_their_controls_go_on_at_their_own_rates(start, stage_params, improving, monkeypatch):
+    starts, fit = [], cycle.fit
+
+    def seen(task, schedule, *rest):
+        rates = [group["lr"] for group in task.parameter_groups()]
+        weights = {name: value.clone() for name, value in task.edgeface.state_dict().items()}
+        starts.append((rest[-2], schedule.epochs, rates, weights))
+        return fit(task, schedule, *rest)
+
+    monkeypatch.setattr(cycle, "fit", seen)
+    rates = {"learning_rate": 4e-4, "learning_rate_cycle2": 1e-4, "backbone_lr": 2e-4, "epochs": 2, "epochs_cycle2": 1}
+    params = stage_params("04_cyclic_cycle", mode="joint", cycles=2, select_by="auc", control_epochs=1, accept_level=0.0, **rates)
+    done = run_cycles(open_setting(params))
+    assert [start[:2] for start in starts] == [
+        ("control, no DSR", 1), ("control, cycle 2", 1), ("cycle 1, joint", 2), ("cycle 2, joint", 1),
+    ]  # fmt: skip
+    for (_, _, rates, _), expected in zip(starts, ([2e-4], [5e-5], [4e-4, 2e-4], [1e-4, 5e-5]), strict=True):
+        assert rates == pytest.approx(expected)
+    original = load_edgeface(params.edgeface).state_dict()
+    assert same_weights(starts[0][3], original) and not same_weights(starts[1][3], original)  # goes on from what the first left
+    assert [step.step for step in done] == ["control, cycle 2", "joint", "joint"] and done[0].accepted
 
 
 @pytest.mark.parametrize("mode", ["joint", "alternate"])
@@ -197,9 +220,9 @@ def test_a_step_that_is_skipped(start, stage_params, skip, steps):
     assert [(step.cycle, step.step) for step in done] == steps
     number = 0 if skip == "skip_dsr" else 1
     kept = (start.dsr, start.edgeface)[number]
-    for cycle in (1, 2):
-        assert all(path.is_file() for path in start.cycle(cycle))
-        assert same_weights(weights_of(start.cycle(cycle)[number]), weights_of(kept))
+    for number_of_cycle in (1, 2):
+        assert all(path.is_file() for path in start.cycle(number_of_cycle))
+        assert same_weights(weights_of(start.cycle(number_of_cycle)[number]), weights_of(kept))
 
 
 def test_earlier_cycles_are_kept_as_previous(start, stage_params):
@@ -220,7 +243,7 @@ def test_earlier_cycles_are_kept_as_previous(start, stage_params):
 @pytest.mark.parametrize(
     ("changes", "steps"),
     [
-        ({"mode": "joint", "cycles": 2}, [(1, "joint", 3), (2, "joint", 3)]),
+        ({"mode": "joint", "cycles": 2}, [(1, "joint", 3), (2, "joint", 5)]),
         ({"mode": "alternate", "cycles": 2}, [(1, "DSR", 3), (2, "EdgeFace", 4), (2, "DSR", 5)]),
         ({"mode": "alternate", "cycles": 2, "lambda_arcface": 0.1}, [(1, "DSR", 3), (2, "EdgeFace", 6), (2, "DSR", 5)]),
         ({"mode": "alternate", "cycles": 2, "skip_dsr": True}, [(2, "EdgeFace", 4)]),

@@ -62,6 +62,23 @@ def test_the_control_is_the_same_on_bicubic_faces(finetuned, monkeypatch, dsr_pa
     assert done.history[0]["identity_similarity"] != about[run.edgeface_direct]["metrics"]["identity_similarity"]
 
 
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_a_share_of_the_original_is_kept(finetuned, edgeface_path, lora_rank):
+    """What is saved lies on the line between the original and what was trained, and is what was validated."""
+    rates = {"lora_rank": lora_rank, "backbone_lr": 0.01, "steps_per_epoch": 4, "select_by": "auc"}
+    whole, _ = finetuned(run="whole", **rates)
+    kept, done = finetuned(run="kept", original_share=0.25, **rates)
+    assert same_weights(last_weights(whole), last_weights(kept))  # training itself is the same
+    if done.improved:
+        original, saved = read_weights(edgeface_path), load_checkpoint(kept.edgeface, "edgeface")["backbone_state_dict"]
+        trained = load_checkpoint(whole.edgeface, "edgeface")["backbone_state_dict"]
+        for name, weight in saved.items():
+            assert torch.allclose(weight, 0.75 * trained[name] + 0.25 * original[name], atol=1e-6), name
+    _, all_of_it = finetuned(run="all", original_share=1.0, **rates)
+    assert all(record["hr_similarity"] == pytest.approx(1, abs=1e-5) for record in all_of_it.history)
+    assert done.history[-1]["hr_similarity"] < 1 - 1e-4
+
+
 def test_low_ranks_leave_an_ordinary_recogniser(finetuned, edgeface_path):
     run, done = finetuned(lora_rank=2, backbone_lr=0.01, steps_per_epoch=4)
     assert done.improved or done.history[-1]["identity_similarity"] != done.history[0]["identity_similarity"]

@@ -1,5 +1,6 @@
 """DSR, EdgeFace and their checkpoints: shapes, sizes, files of every kind, and files that must be refused."""
 
+import copy
 import json
 import pickle
 import warnings
@@ -15,7 +16,7 @@ from dsrkit.data.degrade import upscale
 from dsrkit.models import DSR, CheckpointError, DSRConfig, EdgeFace, load_dsr, load_edgeface
 from dsrkit.models.checkpoint import copy_checkpoint, load_checkpoint, read_weights, save_checkpoint
 from dsrkit.models.dsr import DSREnsemble, dsr_content
-from dsrkit.models.edgeface import DEMO_WEIGHTS, VARIANTS, LoRaLin, edgeface_file, licence
+from dsrkit.models.edgeface import DEMO_WEIGHTS, VARIANTS, LoRaLin, edgeface_file, interpolated, licence
 
 TINY = DSRConfig(base_channels=8, residual_blocks=1)
 
@@ -139,6 +140,20 @@ def test_edgeface_file(root, edgeface_path, monkeypatch):
     assert edgeface_file("$SOME_WEIGHTS") == edgeface_path
     with pytest.raises(FileNotFoundError, match=r"EdgeFace weights \(edgeface\): expected it at .*nowhere\.pt"):
         edgeface_file("nowhere.pt")
+
+
+def test_between_two_recognisers(variants, edgeface_path):
+    first, second = load_edgeface(edgeface_path), copy.deepcopy(load_edgeface(edgeface_path))
+    with torch.no_grad():
+        for weight in second.parameters():
+            weight.add_(torch.rand_like(weight))
+    before = copy.deepcopy(second.state_dict())
+    assert interpolated(second, first, 0.0) is second
+    for share in (0.3, 1.0):
+        between = interpolated(second, first, share).state_dict()
+        for name, weight in first.state_dict().items():
+            assert torch.allclose(between[name], share * weight + (1 - share) * before[name], atol=1e-6), name
+    assert all(torch.equal(weight, before[name]) for name, weight in second.state_dict().items())
 
 
 def test_a_fine_tuned_file_gives_its_backbone(tmp_path, edgeface_path):

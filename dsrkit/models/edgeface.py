@@ -8,6 +8,7 @@ the output has unit length, and the int8 ``_q`` files are read into the float mo
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsrkit.models.checkpoint import CheckpointError, load_strict, read_weights
+from dsrkit.models.lora import merged_state_dict
 from dsrkit.runs import file_hash, resolve
 
 INPUT_SIZE = 112
@@ -146,6 +148,20 @@ def _variant_of(weights: dict[str, Any], path: Path) -> str:
             f"{list(weights)[:2]}. Give an official EdgeFace file, or one that 03_edgeface_finetune wrote."
         )
     return variant
+
+
+def interpolated(edgeface: EdgeFace, original: EdgeFace, share: float) -> EdgeFace:
+    """A recogniser between two of one variant: ``share`` of the original's weights, the rest of the fine-tuned one's.
+
+    What a fine-tune forgot mostly returns, what it learned mostly stays (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903).
+    Neither is changed. A share of 0 gives ``edgeface`` itself.
+    """
+    if not share:
+        return edgeface
+    between = copy.deepcopy(original)
+    tuned, first = merged_state_dict(edgeface), original.state_dict()
+    between.load_state_dict({key: torch.lerp(tuned[key], first[key], share) for key in first})
+    return between.train(edgeface.training)
 
 
 def edgeface_file(name: str, what: str = "EdgeFace weights (edgeface)") -> Path:

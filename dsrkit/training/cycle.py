@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def joint_task(setting: Setting, number: int, dsr: DSR, edgeface: EdgeFace, orig
     """Both networks of cycle ``number`` at once."""
     params = setting.params
     assert isinstance(params, CyclicCycle)
-    return JointTask(setting, params, dsr, edgeface, setting.run.cycle(number), origin)
+    return JointTask(setting, params.of_joint(number), dsr, edgeface, setting.run.cycle(number), origin)
 
 
 def dsr_task(setting: Setting, number: int, dsr: DSR, teacher: EdgeFace, origin: dict[str, Any]) -> DSRTask:
@@ -170,32 +171,39 @@ def dsr_task(setting: Setting, number: int, dsr: DSR, teacher: EdgeFace, origin:
     return DSRTask(setting, dsr, teacher, weights, embeddings, rate, setting.run.cycle(number)[0], origin)
 
 
-def control_task(setting: Setting, origin: dict[str, Any]) -> JointTask:
-    """The original EdgeFace alone, on bicubic faces."""
+def control_task(setting: Setting, number: int, origin: dict[str, Any]) -> JointTask:
+    """EdgeFace alone, on bicubic faces: the original in cycle 1, then what the cycle before left."""
     params = setting.params
     assert isinstance(params, CyclicCycle)
-    edgeface = load_edgeface(setting.inputs["original_edgeface"], setting.device)
-    return JointTask(setting, params, Bicubic(), edgeface, (None, setting.run.edgeface_direct), origin)
+    start = setting.inputs["original_edgeface"] if number == 1 else setting.run.edgeface_direct
+    edgeface, paths = load_edgeface(start, setting.device), (None, setting.run.edgeface_direct)
+    return JointTask(setting, params.of_joint(number), Bicubic(), edgeface, paths, origin)
 
 
 def _joint(cycles: Cycles, number: int, files: Files) -> None:
     setting, params, title = cycles.setting, cycles.params, f"cycle {number}, joint"
     dsr, edgeface = read_dsr(files[0], setting.device), load_edgeface(files[1], setting.device)
     task = joint_task(setting, number, dsr, edgeface, cycles.origin(files))
-    schedule = setting.schedule(epochs=params.epochs, warmup_epochs=params.warmup_epochs)
-    done = fit(task, schedule, lambda history: cycles.on_epoch(title, history), cycles.watch(), title, cycles.progress)
+    schedule = setting.schedule(epochs=params.of_joint(number).epochs, warmup_epochs=params.warmup_epochs)
+    done = fit(task, schedule, partial(cycles.on_epoch, title), cycles.watch(), title, cycles.progress)
     cycles.judge(number, "joint", done, files, setting.run.cycle(number))
 
 
 def _control(cycles: Cycles) -> None:
-    """The original EdgeFace trained the same way on bicubic faces, into ``edgeface_direct.pt``: what is gained without a DSR."""
-    setting, params, title = cycles.setting, cycles.params, "control, no DSR"
-    task = control_task(setting, setting.origin())
+    """EdgeFace trained the same way on bicubic faces, into ``edgeface_direct.pt``: what is gained without a DSR."""
+    setting, params = cycles.setting, cycles.params
     schedule = setting.schedule(epochs=params.control_epochs, warmup_epochs=params.warmup_epochs)
-    done = fit(task, schedule, lambda history: cycles.on_epoch(title, history), cycles.watch(), title, cycles.progress)
+    for number in range(1, params.cycles + 1):
+        title, task = control_title(number), control_task(setting, number, setting.origin())
+        done = fit(task, schedule, partial(cycles.on_epoch, title), cycles.watch(), title, cycles.progress)
     trained = load_edgeface(setting.run.edgeface_direct, setting.device)
     gain = setting.validation.gain((None, setting.original), (None, trained), params.select_by, params.accept_level or 0.95)
-    cycles.steps.append(Step(0, title, done, gain, done.improved))
+    cycles.steps.append(Step(0, title, done, gain, gain["value"] > 0))
+
+
+def control_title(number: int) -> str:
+    """What the control of a cycle is called in figures, tables and the state file."""
+    return "control, no DSR" if number == 1 else f"control, cycle {number}"
 
 
 def _alternate(cycles: Cycles, number: int, files: Files) -> None:
@@ -206,7 +214,7 @@ def _alternate(cycles: Cycles, number: int, files: Files) -> None:
         title = f"cycle {number}, EdgeFace"
         done = finetune(
             of_finetune(setting), load_edgeface(files[1], setting.device), files[0], paths[1],
-            origin, cycles.progress, lambda history: cycles.on_epoch(title, history), title,
+            origin, cycles.progress, partial(cycles.on_epoch, title), title,
         )  # fmt: skip
         cycles.judge(number, "EdgeFace", done, files, (files[0], paths[1]))
     else:
@@ -220,7 +228,7 @@ def _alternate(cycles: Cycles, number: int, files: Files) -> None:
             epochs=params.epochs if number == 1 else params.epochs_cycle2, warmup_epochs=params.warmup_epochs
         )
         done = fit(
-            dsr_task(setting, number, dsr, teacher, origin), schedule, lambda history: cycles.on_epoch(title, history),
+            dsr_task(setting, number, dsr, teacher, origin), schedule, partial(cycles.on_epoch, title),
             cycles.watch(), title, cycles.progress,
         )  # fmt: skip
         cycles.judge(number, "DSR", done, (files[0], paths[1]), paths)

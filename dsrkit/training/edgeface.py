@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dsrkit.data.degrade import as_tensor, upscale
 from dsrkit.losses import MarginHead, identity_loss
 from dsrkit.models.checkpoint import save_checkpoint
-from dsrkit.models.edgeface import EdgeFace
+from dsrkit.models.edgeface import EdgeFace, interpolated
 from dsrkit.models.lora import add_lora, merged_state_dict
 from dsrkit.params import EdgeFaceFinetune, EdgeFaceLosses
 from dsrkit.runs import resolve, seed_everything
@@ -114,12 +114,16 @@ class EdgeFaceTask(OnTrainingFaces):
         return losses
 
     def validate(self) -> dict[str, float]:
-        validation = self.setting.validation
-        return validation.verification(self.edgeface, self.validation_restored) | validation.hr_kept(self.edgeface)
+        validation, edgeface = self.setting.validation, self.result()
+        return validation.verification(edgeface, self.validation_restored) | validation.hr_kept(edgeface)
 
     def save(self, epoch: int, metrics: dict[str, float]) -> None:
         head = self.head if self.weights.lambda_arcface else None
-        save_edgeface(self.path, self.edgeface, head, self.setting, epoch, metrics, self.origin)
+        save_edgeface(self.path, self.result(), head, self.setting, epoch, metrics, self.origin)
+
+    def result(self) -> EdgeFace:
+        """What is validated and saved: the network in training, or one between it and the original."""
+        return interpolated(self.edgeface, self.setting.original, self.weights.original_share)
 
 
 def distance_of_some(found: Float[Tensor, "h d"], wanted: Float[Tensor, "n d"], weight: float) -> Float[Tensor, ""]:

@@ -21,7 +21,7 @@ from dsrkit.data.degrade import upscale
 from dsrkit.losses import identity_loss
 from dsrkit.models.checkpoint import save_checkpoint
 from dsrkit.models.dsr import DSR, dsr_content
-from dsrkit.models.edgeface import EdgeFace
+from dsrkit.models.edgeface import EdgeFace, interpolated
 from dsrkit.params import CyclicCycle
 from dsrkit.training.dsr import DSRBatch, PairedFaces
 from dsrkit.training.edgeface import distance_of_some, margin_head, save_edgeface
@@ -90,10 +90,15 @@ class JointTask(OnTrainingFaces):
 
     def validate(self) -> dict[str, float]:
         validation, dsr = self.setting.validation, self.dsr if isinstance(self.dsr, DSR) else None
-        return validation.measure(dsr, self.edgeface) | validation.hr_kept(self.edgeface)
+        edgeface = self.result()
+        return validation.measure(dsr, edgeface) | validation.hr_kept(edgeface)
 
     def save(self, epoch: int, metrics: dict[str, float]) -> None:
         about = {"epoch": epoch, "metrics": metrics, "provenance": self.origin}
         if isinstance(self.dsr, DSR) and self.paths[0]:
             save_checkpoint(self.paths[0], "dsr", dsr_content(self.dsr) | about)
-        save_edgeface(self.paths[1], self.edgeface, self.head, self.setting, epoch, metrics, self.origin)
+        save_edgeface(self.paths[1], self.result(), self.head, self.setting, epoch, metrics, self.origin)
+
+    def result(self) -> EdgeFace:
+        """The recogniser that is validated and saved: the one in training, or one between it and the original."""
+        return interpolated(self.edgeface, self.setting.original, self.params.original_share)

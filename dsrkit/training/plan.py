@@ -11,7 +11,7 @@ import pandas as pd
 from dsrkit.models.dsr import DSR, read_dsr
 from dsrkit.models.edgeface import EdgeFace, load_edgeface
 from dsrkit.params import CyclicCycle
-from dsrkit.training.cycle import control_task, dsr_task, first_files, joint_task, of_finetune
+from dsrkit.training.cycle import control_task, control_title, dsr_task, first_files, joint_task, of_finetune
 from dsrkit.training.edgeface import EdgeFaceTask, margin_head
 from dsrkit.training.loop import Task
 from dsrkit.training.setting import Setting
@@ -46,9 +46,12 @@ def _planned(setting: Setting, params: CyclicCycle, number: int) -> list[tuple[s
         return read_dsr(dsr, setting.device), load_edgeface(edgeface, setting.device)
 
     if number == 0:
-        return [("control, no DSR", params.control_epochs, params.batch_size, lambda: control_task(setting, {}))]
+        titles = map(control_title, range(1, params.cycles + 1))
+        return [(title, params.control_epochs, params.batch_size, lambda: control_task(setting, 1, {})) for title in titles]
     if params.mode == "joint":
-        return [("joint", params.epochs, params.batch_size, lambda: joint_task(setting, number, *networks(), {}))]
+        return [
+            ("joint", params.of_joint(number).epochs, params.batch_size, lambda: joint_task(setting, number, *networks(), {}))
+        ]
     steps: list[tuple[str, int, int, Callable[[], Task]]] = []
     if number > 1 and not params.skip_edgeface:
         epochs = params.stage2_epochs + (params.stage1_epochs if params.lambda_arcface else 0)
