@@ -12,8 +12,8 @@ demo: .venv/ready          ## the whole line on made-up faces; ends with the tab
 	snakemake --snakefile workflow/Snakefile --quiet all --config runs=demo
 	@python -m dsrkit.evaluation outputs/demo
 
-test: .venv/ready          ## every test, with coverage
-	pytest --cov --cov-report=term:skip-covered $(PYTEST)
+test: .venv/ready          ## every test, on every core, with coverage
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST)
 
 lint: .venv/ready          ## ruff (notebooks too) and mypy
 	ruff check . && ruff format --check . && mypy

@@ -274,10 +274,10 @@ def test_reading_back_shows_what_was_touched(dataset):
 
 def test_pictures_of_doubtful_faces(dataset):
     aside, flags = read_set_aside(dataset), read_flags(dataset)
-    pictures, captions = summary.thumbnails(dataset, aside, ["name", "reason"])
+    pictures, captions = summary.thumbnails(dataset, aside, ["name", "flag", "reason"])
     assert [picture.shape for picture in pictures] == [(112, 228, 3), (112, 112, 3)]  # A and B are shown once, beside each other
     assert np.abs(pictures[0][:, :112].astype(int) - pictures[0][:, 116:]).max() == 0
-    assert captions[0].startswith("A_0009.png\nconflict: the same picture as train/B_0009.png")
+    assert captions[0].startswith("A_0009.png\nconflict\nthe same picture as train/B_0009.png")
     assert "got 60x50" in captions[1] and pictures[1].std() == 0
     dark, _ = summary.thumbnails(dataset, flags[flags.other_name == ""], ["flag"], most=1)
     assert len(dark) == 1 and dark[0].max() == 0

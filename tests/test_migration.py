@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from dsrkit.data.faces import open_split
 from dsrkit.data.layout import read_flags, read_set_aside, read_settings, set_aside_picture
 from dsrkit.data.migration import Migration, dataset_hash, degradation_of, hr_folder, migrate, read_manifest, vlr_folder
 from dsrkit.data.sources import FolderSource, SyntheticSource, open_source
+from dsrkit.data.workers import in_order
 
 PLAIN = Migration(("16x16",), "bicubic-antialias", 0)
 TWO_SIZES = Migration(("16x16", "24x24"), "bicubic-antialias", 0)
@@ -163,6 +165,7 @@ def test_files_that_cannot_serve_are_set_aside_and_named(tmp_path):
     assert sorted(manifest.name) == ["A_0001.png", "B_0001.png", "B_0002.png", "B_0003.png"]
     aside = read_set_aside(tmp_path / "set")
     assert aside.name.tolist() == ["A_0002.png", "A_0003.png"] and aside.subject.tolist() == ["A", "A"]
+    assert aside.flag.tolist() == ["unusable", "unusable"]
     assert "cannot be read" in aside.reason[0] and "got 60x40" in aside.reason[1]
     assert aside.origin.tolist() == ["A/A_0002.png", "A/A_0003.png"]
     assert not (hr_folder(tmp_path / "set", "train") / "A_0002.png").exists()
@@ -196,8 +199,8 @@ def test_one_picture_under_two_names_is_set_aside_and_other_doubts_are_flagged(t
     manifest = migrate({"train": (source, source.faces)}, tmp_path / "set", PLAIN)
     aside, flags = read_set_aside(tmp_path / "set"), read_flags(tmp_path / "set")
     assert aside.name.tolist() == ["A_0001.png", "B_0008.png"] and aside.other_name.tolist() == ["B_0008.png", "A_0001.png"]
-    assert aside.reason[0].startswith("conflict: the same picture as train/B_0008.png of subject B (")
-    assert len(manifest) + len(aside) == len(source.faces)
+    assert aside.reason[0].startswith("the same picture as train/B_0008.png of subject B (")
+    assert aside.flag.tolist() == ["conflict", "conflict"] and len(manifest) + len(aside) == len(source.faces)
     assert sorted(zip(flags.name, flags.flag, strict=True)) == [
         ("B_0005.png", "duplicate"), ("B_0009.png", "dark"), ("B_0009.png", "flat"), ("B_0009.png", "grey")
     ]  # fmt: skip
@@ -359,6 +362,9 @@ def test_an_hr_file_that_changed_is_not_taken_for_the_first(tmp_path):
     with pytest.raises(ValueError, match=rf"{row['name']}: expected the HR face that was made first, got other pixels\. Remove"):
         migrate(splits, dataset, TWO_SIZES)
     assert set(read_manifest(dataset).vlr_sizes) == {"16x16"}
+    file.write_bytes(kept[:400])
+    with pytest.raises(ValueError, match=r"hr_images.*got a file that cannot be read .* Remove that file and run again"):
+        migrate(splits, dataset, TWO_SIZES)
     file.unlink()
     migrate(splits, dataset, TWO_SIZES)
     assert file.read_bytes() == kept and set(read_manifest(dataset).vlr_sizes) == {"16x16 24x24"}
@@ -545,6 +551,25 @@ def test_a_process_that_is_killed_is_told(tmp_path, monkeypatch):
         RuntimeError, match=r"got one that was killed, often for want of memory\. Give fewer workers\. What is done"
     ):
         migrate({"train": (source, source.faces)}, tmp_path / "set", PLAIN, workers=2)
+
+
+def test_results_come_in_order_and_few_tasks_are_handed_out_at_a_time():
+    asked, given = [], []
+
+    def tasks():
+        for number in range(20):
+            assert len(asked) - len(given) <= 5
+            asked.append(number)
+            yield number
+
+    def work(number):
+        time.sleep(0.002 * (number % 3))
+        return -number
+
+    with ThreadPoolExecutor(3) as pool:
+        for result in in_order(pool, work, tasks(), ahead=4):
+            given.append(result)
+    assert given == [-number for number in range(20)]
 
 
 def test_what_is_printed_where_nobody_watches(capsys, monkeypatch):

@@ -81,7 +81,7 @@ def duplicate_flags(faces: pd.DataFrame, hashes: Sequence[str]) -> pd.DataFrame:
         faces: columns split, subject and name, with flat pictures left out: those show nobody.
         hashes: the bits of each, in hexadecimal.
     """
-    bits = np.array([np.frombuffer(bytes.fromhex(text), np.uint16) for text in hashes]).reshape(-1, WORDS)
+    bits = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint16).reshape(-1, WORDS)
     table = faces.reset_index(drop=True).assign(picture=alike(bits))
     flags = []
     for _, group in table[table.picture.duplicated(keep=False)].groupby("picture", sort=False):

@@ -27,7 +27,8 @@ SPLITS = ("train", "val", "test")
 MANIFEST_COLUMNS = [
     "split", "subject", "name", "role", "origin", "width", "height", "vlr_sizes", "degradation", "sha256", "status"
 ]  # fmt: skip
-SET_ASIDE_COLUMNS = ["split", "subject", "name", "origin", "reason", "other_split", "other_name"]
+SET_ASIDE_COLUMNS = ["split", "subject", "name", "origin", "flag", "reason", "other_split", "other_name"]
+UNUSABLE = "unusable"  # the flag of a face that could not be read, or is no face of 112×112
 FLAG_COLUMNS = ["split", "subject", "name", "flag", "reason", "other_split", "other_name"]
 
 

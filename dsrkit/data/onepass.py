@@ -10,15 +10,10 @@ Native faces, of a camera's own low resolution, have no HR side: only VLR files 
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
-import signal
-import threading
 import time
 import zlib
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +31,7 @@ from dsrkit.data.layout import hr_folder, set_aside_picture, vlr_folder
 from dsrkit.data.sources import Face, ImageError, Source
 from dsrkit.data.sources.files import file_within
 from dsrkit.data.sources.pictures import decode
+from dsrkit.data.workers import in_order, worker_pool
 from dsrkit.runs import atomic_path, is_interactive
 
 CHUNK = 32
@@ -105,8 +101,11 @@ def _write(job: Job, task: Task, rows: Sequence[Row], faces: Sequence[Face], ima
 
 
 def _read_hr(dataset: Path, split: str, face: Face) -> UInt8[np.ndarray, "112 112 3"]:
-    with Image.open(hr_folder(dataset, split) / face.name) as image:
-        return np.asarray(image.convert("RGB"))
+    file = hr_folder(dataset, split) / face.name
+    try:
+        return decode(file, face.name)
+    except ImageError as error:
+        raise ValueError(f"{file}: {error} Remove that file and run again: it is then made again from the source.") from error
 
 
 def _relative_origin(source: Source, face: Face) -> str:
@@ -156,37 +155,16 @@ def run(job: Job, tasks: Sequence[Task], workers: int) -> Iterator[list[Row]]:
     if processes < 2:
         yield from (make(job, task) for task in tasks)
         return
-    # spawned, not forked: a fork of a process whose torch has threads hangs; and this works in notebooks
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, context, _start, (job,))
-    try:
-        waiting: deque[Future[list[Row]]] = deque()
-        for task in tasks:
-            waiting.append(pool.submit(_make_there, task))
-            if len(waiting) > 4 * processes:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with worker_pool(processes, _keep, job) as pool:
+        yield from in_order(pool, _make_there, tasks, 4 * processes)
 
 
 _JOB: list[Job] = []  # of this process, sent once: a source lists all its faces
 
 
-def _start(job: Job) -> None:
+def _keep(job: Job) -> None:
     torch.set_num_threads(1)  # the processes share the cores already
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent, which then ends us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _JOB[:] = [job]
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed ends nobody: without this its processes would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _make_there(task: Task) -> list[Row]:

@@ -39,8 +39,9 @@ def source_table(splits: Splits) -> pd.DataFrame:
     for source in {id(source): source for source, _ in splits.values()}.values():
         shares = {split: len(faces) for split, (other, faces) in splits.items() if other is source}
         over = getattr(source, "passed_over", {})
+        where = Path(getattr(source, "root", "") or getattr(source, "path", "") or "made-up faces").name
         rows.append(
-            {"source": type(source).__name__, "native": source.native, "faces": len(source.faces)}
+            {"source": where, "native": source.native, "faces": len(source.faces)}
             | {"in": ", ".join(shares), "in no split": len(source.faces) - sum(shares.values())}
             | {"files passed over": ", ".join(f"{kind}: {count}" for kind, count in over.items() if count) or "none"}
         )
@@ -111,7 +112,7 @@ def _unlike(dataset: Path, faces: FaceSet, most: int) -> dict[str, object]:
 
 
 def thumbnails(
-    dataset: Path, table: pd.DataFrame, columns: Sequence[str], most: int = 24
+    dataset: Path, table: pd.DataFrame, columns: Sequence[str], most: int = 12
 ) -> tuple[list[UInt8[np.ndarray, "112 w 3"]], list[str]]:
     """Pictures and captions of the first ``most`` rows of a table of flags or of faces set aside.
 

@@ -17,6 +17,7 @@ from dsrkit.data.layout import (
     FLAG_COLUMNS,
     MANIFEST_COLUMNS,
     SET_ASIDE_COLUMNS,
+    UNUSABLE,
     hr_folder,
     set_aside_picture,
     vlr_folder,
@@ -47,10 +48,11 @@ def finish(
     Raises ValueError when nothing is left of a split, or pairs name a face that is not there.
     """
     flags = find_flags([rows[key] for key in planned if key in rows])
-    leaving = {key: {"reason": row["reason"], "other_split": "", "other_name": ""} for key, row in refused.items()}
+    about = {"flag": UNUSABLE, "other_split": "", "other_name": ""}
+    leaving = {key: about | {"reason": row["reason"]} for key, row in refused.items()}
     for flag in flags[flags.flag.isin(list(set_aside)) & ~flags.split.isin(list(pairs))].to_dict("records"):
-        about = {"reason": f"{flag['flag']}: {flag['reason']}"}
-        leaving.setdefault((flag["split"], flag["name"]), about | {key: flag[key] for key in ("other_split", "other_name")})
+        told = {column: flag[column] for column in ("flag", "reason", "other_split", "other_name")}
+        leaving.setdefault((flag["split"], flag["name"]), told)
     aside = [{**(rows | refused)[key], **leaving[key]} for key in planned if key in leaving]
     flags = flags[np.array([key not in leaving for key in zip(flags.split, flags.name, strict=True)], bool)]
     manifest = _manifest([rows[key] for key in planned if key not in leaving], flags)

@@ -31,9 +31,10 @@ class Report:
         total = self.table.sum(numeric_only=True)
         if not total.shrunk:
             return f"nothing to do: {int(total.images):,} images are {HR_SIZE}x{HR_SIZE}"
+        ready = int(total.images - total.shrunk)
         kept = ", ".join(f"{split}: {folder}" for split, folder in self.kept.items()) or "replaced"
         return (
-            f"{int(total.shrunk):,} images shrunk to {HR_SIZE}x{HR_SIZE} and checked, {int(total.images - total.shrunk):,} were; "
+            f"{int(total.shrunk):,} images shrunk to {HR_SIZE}x{HR_SIZE} and checked, {ready:,} had that size; "
             f"{megabytes(total.bytes_before)} became {megabytes(total.bytes_after)}; {total.seconds:,.1f} s, "
             f"{total.shrunk / max(total.seconds, 1e-3):,.0f} images/s; originals {kept}"
         )
