@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from PIL import Image
 
 from dsrkit.data import shrink
 from dsrkit.data.upgrade import dry_run, plan, steps, upgrade
-from dsrkit.data.upgrade.ledger import Ledger
+from dsrkit.data.upgrade.ledger import LEDGER, Ledger
 
 ROOT = Path(__file__).parents[1]
 REPORTS = {"upgrade_report.json", "upgrade_files.csv"}
@@ -636,6 +637,7 @@ def test_a_worker_that_dies(tree, monkeypatch):
 NURSERY = """
 import json, os, resource, sys, traceback
 from dsrkit.data.upgrade import upgrade
+from dsrkit.data.upgrade.ledger import Ledger
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
@@ -661,13 +663,14 @@ class Nursery:
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
-    def run(self, code: str, kill_after: float | None = None) -> int:
-        """Run ``code``; after so many seconds kill its process group with signal 9. Returns what waitpid says."""
+    def run(self, code: str, kill_when: Callable[[], bool] | None = None) -> int:
+        """Run ``code``; once the condition holds, kill its process group with signal 9. Returns what waitpid says."""
         self._tell(json.dumps(code))
         group = int(self.process.stdout.readline())
-        if kill_after is not None:
-            time.sleep(kill_after)
-            os.killpg(group, signal.SIGKILL)  # one that has ended stays as a zombie until the next line
+        if kill_when:
+            while not kill_when() and " Z " not in Path(f"/proc/{group}/stat").read_text():  # Z: it has ended
+                time.sleep(0.001)
+            os.killpg(group, signal.SIGKILL)
         self._tell("wait for it")
         return int(self.process.stdout.readline())
 
@@ -688,6 +691,13 @@ def nursery(tmp_path_factory):
     nursery.close()
 
 
+def size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def check_nothing_lost(root: Path, originals: dict[str, bytes], upgraded: dict[str, bytes]) -> None:
     """In the middle of things: every face is there, as it was or as it will be, and no HR file is anything else."""
     for path, content in originals.items():
@@ -699,6 +709,8 @@ def check_nothing_lost(root: Path, originals: dict[str, bytes], upgraded: dict[s
 def test_kill_9_at_random_instants(tmp_path, nursery):
     """Fresh trees, in turn swapped and in place: each killed, run again and killed again, run to the end.
 
+    An instant is a share of the work, told by the size of the ledger (the clock tells little where other programs run), and a
+    few milliseconds more, so that it falls anywhere within a chunk, a flush, the renames or the report.
     ``DSRKIT_KILLS="5000 20"`` takes so many files, and so many trees.
     """
     files, trees = map(int, os.environ.get("DSRKIT_KILLS", "120 3").split())
@@ -706,21 +718,26 @@ def test_kill_9_at_random_instants(tmp_path, nursery):
     others = {path: content for path, content in files_of(tmp_path / "model").items() if path not in originals}
     instants = random.Random(0)
     killed = 0
-    start = time.monotonic()
-    shutil.copytree(tmp_path / "model", tmp_path / "timed")
-    assert nursery.run(f"upgrade({str(tmp_path / 'timed')!r}, 2)") == 0
-    whole = time.monotonic() - start
-    upgraded = {path: (tmp_path / "timed" / path).read_bytes() for path in originals}
+    shutil.copytree(tmp_path / "model", tmp_path / "whole")
+    assert nursery.run(f"Ledger.remove = lambda self: None; upgrade({str(tmp_path / 'whole')!r}, 2)") == 0
+    whole = size_of(tmp_path / "whole" / LEDGER)
+    upgraded = {path: (tmp_path / "whole" / path).read_bytes() for path in originals}
     for number in range(trees):
         root, in_place = tmp_path / f"tree{number}", number % 2 == 1
         shutil.copytree(tmp_path / "model", root)
         for _ in range(2):
-            killed += nursery.run(f"upgrade({str(root)!r}, 2, {in_place})", instants.random() * whole) == signal.SIGKILL
+            start = size_of(root / LEDGER)
+            aim, delay = start + instants.random() * max(whole - start, 0), instants.random() * 0.05
+
+            def there(aim: float = aim, delay: float = delay, ledger: Path = root / LEDGER) -> bool:
+                return size_of(ledger) >= aim and time.sleep(delay) is None
+
+            killed += nursery.run(f"upgrade({str(root)!r}, 2, {in_place})", there) == signal.SIGKILL
             check_nothing_lost(root, originals, upgraded)
         assert nursery.run(f"upgrade({str(root)!r}, 2, {in_place})") == 0
         check_upgraded(root, originals, others, in_place)
         shutil.rmtree(root)
-    print(f"\n{killed} of {2 * trees} upgrades of {files} files ({whole:.1f} s) were killed before their end; all recovered")
+    print(f"\n{killed} of {2 * trees} upgrades of {files} files were killed before their end; all recovered")
     assert killed >= trees
 
 
