@@ -7,6 +7,7 @@ import numpy as np
 from dsrkit import metrics
 from dsrkit.bootstrap import bootstrap_difference
 from dsrkit.models.edgeface import EdgeFace
+from dsrkit.recognition import embed
 from dsrkit.training.setting import Setting
 
 IMPOSTORS = 40_000

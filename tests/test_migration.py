@@ -548,9 +548,19 @@ def test_a_process_that_is_killed_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(onepass, "WORTH_A_PROCESS", 1)
     source = Dying(10, 10)
     with pytest.raises(
-        RuntimeError, match=r"got one that was killed, often for want of memory\. Give fewer workers\. What is done"
+        RuntimeError, match=r"got one that ended at once or was killed.*give fewer workers\..* What is done stays"
     ):
         migrate({"train": (source, source.faces)}, tmp_path / "set", PLAIN, workers=2)
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_told_and_does_not_hang(tmp_path, many_faces):
+    script = SCRIPT.replace('if __name__ == "__main__":', "if True:")
+    (tmp_path / "script.py").write_text(script)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, str(tmp_path / "script.py"), str(many_faces), str(tmp_path / "set")]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1 and "call it below `if __name__ == '__main__':`" in done.stderr
 
 
 def test_results_come_in_order_and_few_tasks_are_handed_out_at_a_time():

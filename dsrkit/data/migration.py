@@ -215,6 +215,6 @@ def _clear_stops(dataset: Path) -> Iterator[None]:
         ) from error
     except BrokenProcessPool as error:
         raise RuntimeError(
-            f"{dataset}: expected every process to work to the end, got one that was killed, often for want of memory. "
-            f"Give fewer workers. {go_on}"
+            f"{dataset}: expected every process to work to the end, got one that ended at once or was killed. If for want of "
+            f"memory: give fewer workers. In a script: call it below `if __name__ == '__main__':`. {go_on}"
         ) from error

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
+import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -155,16 +157,19 @@ def run(job: Job, tasks: Sequence[Task], workers: int) -> Iterator[list[Row]]:
     if processes < 2:
         yield from (make(job, task) for task in tasks)
         return
-    with worker_pool(processes, _keep, job) as pool:
-        yield from in_order(pool, _make_there, tasks, 4 * processes)
+    # by a file: a process that dies at its start leaves its parent waiting to hand over what is larger than a pipe
+    with tempfile.TemporaryDirectory() as folder:
+        (file := Path(folder) / "job.pickle").write_bytes(pickle.dumps(job))
+        with worker_pool(processes, _keep, file) as pool:
+            yield from in_order(pool, _make_there, tasks, 4 * processes)
 
 
-_JOB: list[Job] = []  # of this process, sent once: a source lists all its faces
+_JOB: list[Job] = []  # of this process, read once: a source lists all its faces
 
 
-def _keep(job: Job) -> None:
+def _keep(file: Path) -> None:
     torch.set_num_threads(1)  # the processes share the cores already
-    _JOB[:] = [job]
+    _JOB[:] = [pickle.loads(file.read_bytes())]
 
 
 def _make_there(task: Task) -> list[Row]:
