@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from dsrkit.data.augment import DRAWS, Augmentation, blend, jitter, move, turn_hue
+from dsrkit.data.augment import DRAWS, Augmentation, jitter, move, turn_hue
 
 STRONG = Augmentation(0.5, 0.5, 20.0, 0.1, 0.1, 0.5, 0.3, 0.3, 0.2)
 
@@ -145,10 +145,3 @@ def test_hue_keeps_grey_and_mean():
     grey = faces[:, :1].expand_as(faces)
     torch.testing.assert_close(turn_hue(grey, torch.tensor([0.1, 0.3])), grey, atol=1e-5, rtol=0)
     assert (turned - faces).abs().max() > 0.01
-
-
-def test_blends_are_at_most_halves_of_the_other_face():
-    faces, others = torch.zeros(200, 3, 2, 2), torch.ones(200, 3, 2, 2)
-    share = blend(faces, others, 0.5, seeded(count=200))[:, 0, 0, 0]
-    assert share.max() <= 0.5 and share.max() > 0.45 and 0.35 < (share == 0).float().mean() < 0.65
-    assert torch.equal(blend(faces, others, 0.0, seeded(count=200)), faces)

@@ -12,13 +12,12 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 import torch
-from conftest import made_up_splits
 from PIL import Image
 
 from dsrkit.data import realistic
 from dsrkit.data.augment import DRAWS
 from dsrkit.data.degrade import DEGRADATIONS, as_bytes, as_tensor, degradation_settings, degrade, file_draws, parse_size
-from dsrkit.data.migration import Migration, migrate
+from dsrkit.data.nobody import NOBODY_DRAWS
 from dsrkit.data.realistic import DEGRADE_DRAWS, Realistic, blur, through_jpeg
 from dsrkit.data.sources import SyntheticSource
 from dsrkit.training import open_setting
@@ -341,15 +340,9 @@ def test_steps_take_the_numbers_they_took_before_and_further_ones_for_degradatio
         draw = next(Sampler(40, 8, 0, 5).draws(epoch, first=step))
         generator = np.random.default_rng((5, epoch, step))
         assert np.array_equal(draw.uniform[:, :DRAWS], generator.random((8, DRAWS), dtype=np.float32))
-        assert draw.of_step == generator.random() and draw.uniform.shape == (8, DRAWS + DEGRADE_DRAWS)
-        assert len(np.unique(draw.uniform)) > 8 * (DRAWS + DEGRADE_DRAWS) - 3
-
-
-@pytest.fixture(scope="module")
-def realistic_dataset(tmp_path_factory):
-    dataset = tmp_path_factory.mktemp("realistic") / "dataset"
-    migrate(made_up_splits(), dataset, Migration(("16x16", "14x16"), "realistic", 5))
-    return dataset
+        assert draw.of_step == generator.random() and draw.uniform.shape == (8, DRAWS + DEGRADE_DRAWS + NOBODY_DRAWS)
+        assert np.array_equal(draw.uniform[:, DRAWS:-NOBODY_DRAWS], generator.random((8, DEGRADE_DRAWS), dtype=np.float32))
+        assert len(np.unique(draw.uniform)) > 8 * (DRAWS + DEGRADE_DRAWS + NOBODY_DRAWS) - 3
 
 
 def test_training_degrades_by_the_step_s_own_numbers(root, stage_params, realistic_dataset):
@@ -357,11 +350,12 @@ def test_training_degrades_by_the_step_s_own_numbers(root, stage_params, realist
     faces = PairedFaces(setting, torch.from_numpy(setting.hr_embeddings), None, ("14x16",))
     draw = next(setting.sampler(8).draws(1))
     batch = faces(draw)
-    assert torch.equal(batch.vlr, degrade(batch.hr, "14x16", "realistic", draw.uniform[:, DRAWS:]))
+    own = slice(DRAWS, -NOBODY_DRAWS)
+    assert torch.equal(batch.vlr, degrade(batch.hr, "14x16", "realistic", draw.uniform[:, own]))
     shares = [faces(draw.share(number, 3)).vlr for number in range(3)]
     assert all(torch.equal(share, batch.vlr[number::3]) for number, share in enumerate(shares))
     again, later = (next(setting.sampler(8).draws(epoch)) for epoch in (1, 2))
-    assert torch.equal(faces(again).vlr, batch.vlr) and not torch.equal(later.uniform[:, DRAWS:], draw.uniform[:, DRAWS:])
+    assert torch.equal(faces(again).vlr, batch.vlr) and not torch.equal(later.uniform[:, own], draw.uniform[:, own])
 
 
 def test_validation_degrades_as_the_data_set_was(root, stage_params, realistic_dataset):

@@ -322,6 +322,15 @@ def test_a_data_set_without_its_record_is_not_touched(tmp_path):
     assert contents(dataset) == before
 
 
+def test_a_folder_of_another_making_is_not_touched(tmp_path):
+    write(tmp_path / "set" / "train_processed" / "hr_images" / "001_01_01_051_07_crop_160.png", size=(160, 160))
+    source = open_source("processed", tmp_path / "set")
+    before = contents(tmp_path / "set")
+    with pytest.raises(ValueError, match=r"got an unfinished one made with other settings .*older data set to 112×112 in place"):
+        migrate({"train": (source, source.faces)}, tmp_path / "set", PLAIN)
+    assert contents(tmp_path / "set") == before
+
+
 def test_sizes_are_added_without_touching_the_others(tmp_path, monkeypatch):
     splits, dataset = made_up_splits(6, 2), tmp_path / "set"
     migrate(splits, dataset, PLAIN)

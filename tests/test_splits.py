@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import made_up_splits
-from photos import folder_of, write
+from photos import contents, folder_of, write
+from PIL import Image
 
 from dsrkit.data.migration import Migration, migrate
 from dsrkit.data.pairs import make_pairs, read_lfw_pairs
-from dsrkit.data.planning import migration_of, plan_splits, source_settings
+from dsrkit.data.planning import migration_of, plan_splits, source_settings, upgrade_source
 from dsrkit.data.sources import Face, SyntheticSource
 from dsrkit.data.splits import alike_key, check_disjoint, check_names, enrolled_roles, read_split_list, split_subjects
 from dsrkit.params import DataMigration, ParameterError
@@ -184,6 +185,31 @@ def test_plan_as_the_source_says(root, stage_params):
         ValueError, match=r"folder: expected a source that tells the split of each face, got '' for .*Split by ratio"
     ):
         plan_splits(stage_params("01_data_migration", source="folder", source_root="faces", split_by="source"))
+
+
+def test_an_older_data_set_is_upgraded_before_it_is_migrated(root, stage_params):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 160, 160, 3), dtype=np.uint8)
+    for number, face in enumerate(noise):  # two people in each split, two faces each
+        split = ("train", "val", "test")[number // 4]
+        write(root / "old" / f"{split}_processed" / "hr_images" / f"{number // 2:04d}_000{number % 2 + 1}_lfw.png", face)
+    changes = {"source": "processed", "source_root": "old", "split_by": "source"}
+    asked = {upgrade: stage_params("01_data_migration", **changes, upgrade=upgrade) for upgrade in ("none", "dry-run", "beside")}
+    before = contents(root / "old")
+    assert upgrade_source(asked["none"]) is None
+    assert upgrade_source(asked["dry-run"]).table.to_shrink.sum() == 12 and contents(root / "old") == before
+    params = asked["beside"]
+    assert migration_of(params) == migration_of(asked["none"])  # the data set is the same whenever it is upgraded
+    early = migrate(plan_splits(params)[0], root / "early", migration_of(params))
+    assert upgrade_source(params).table.shrunk.sum() == 12
+    assert Image.open(root / "old" / "train_processed" / "hr_images" / "0000_0001_lfw.png").size == (112, 112)
+    assert Image.open(root / "old" / "train_processed" / "hr_images_160x160" / "0000_0001_lfw.png").size == (160, 160)
+    again = migrate(plan_splits(params)[0], root / "early", migration_of(params))
+    assert again.sha256.tolist() == early.sha256.tolist()  # whole already: left alone
+    late = migrate(plan_splits(params)[0], root / "late", migration_of(params))
+    assert late.sha256.tolist() == early.sha256.tolist()
+    assert "nothing to do" in str(upgrade_source(params))
+    with pytest.raises(ParameterError, match="upgrade: expected none with source folder, got in-place"):
+        stage_params("01_data_migration", source="folder", source_root="faces", upgrade="in-place")
 
 
 def test_pairs_need_a_test_split(root, stage_params):

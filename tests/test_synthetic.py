@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from dsrkit.data.head_traits import CAMERAS, MOST_IMAGES, draw_conditions
 from dsrkit.data.synthetic import face_names, render_faces
+from dsrkit.data.synthetic.traits import CAMERAS, MOST_IMAGES, draw_conditions
 
 SUBJECTS, IMAGES = 100, 8
 CHANCE = (IMAGES - 1) / (SUBJECTS * IMAGES - 1)

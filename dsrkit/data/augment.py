@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-DRAWS = 13  # uniform numbers that one image's augmentation takes
+DRAWS = 13  # uniform numbers that one image's augmentation takes; the last two are for ``nobody.blend``
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's and torchvision's grey
 
 
@@ -52,17 +52,6 @@ class Augmentation:
             if self.jitter_hue:
                 images = turn_hue(images, spread(hue, self.jitter_hue) * on)
         return images
-
-
-def blend(
-    images: Float[Tensor, "n 3 h w"], others: Float[Tensor, "n 3 h w"], probability: float, uniform: Float[Tensor, "n draws"]
-) -> Float[Tensor, "n 3 h w"]:
-    """With ``probability`` an image is blended with up to a half of another: a face of nobody, from two aligned ones.
-
-    mixup (Zhang et al. 2018, arXiv 1710.09412) without labels: only a teacher that sees the blend can say who it is.
-    """
-    on, share = uniform[:, 11:13].to(images.device).T
-    return torch.lerp(images, others, (0.5 * share * (on < probability)).view(-1, 1, 1, 1))
 
 
 def move(

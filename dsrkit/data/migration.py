@@ -90,18 +90,18 @@ def migrate(
     begun = (size for row in known.values() for size in row["vlr_sizes"].split())
     sizes = sorted({*map(canonical_size, migration.vlr_sizes), *begun}, key=parse_size)  # what was begun is finished too
     job = Job(dataset, {split: source for split, (source, _) in splits.items()}, migration.degradation, migration.seed)
-    tasks = plan_tasks(splits, dataset, sizes, known, _names_set_aside(dataset) if whole else set())
-    if whole and not tasks:
-        return read_manifest(dataset)
-    if not whole:
-        write_settings(dataset, settings)
-        shutil.rmtree(dataset / "packed", ignore_errors=True)  # made from the files that are about to be written
-    refused = _make(job, tasks, known, journal, workers)
-    if whole:
-        manifest = _add_sizes(dataset, known, refused, sizes)
-    else:
-        order = [(split, name) for split, _, name in planned]
-        manifest = finish(dataset, order, known, refused, migration.set_aside, migration.seed, pairs)
+    with _clear_stops(dataset):
+        if not whole:
+            write_settings(dataset, settings)
+        tasks = plan_tasks(splits, dataset, sizes, known, _names_set_aside(dataset) if whole else set())
+        if whole and not tasks:
+            return read_manifest(dataset)
+        refused = _make(job, tasks, known, journal, workers)
+        if whole:
+            manifest = _add_sizes(dataset, refused, sizes)
+        else:
+            order = [(split, name) for split, _, name in planned]
+            manifest = finish(dataset, order, known, refused, migration.set_aside, migration.seed, pairs)
     journal.remove()
     return manifest
 
@@ -136,12 +136,13 @@ def _settings(splits: Splits, migration: Migration, pairs: Mapping[str, pd.DataF
 def _check_settings(dataset: Path, settings: Mapping[str, Any], whole: bool) -> None:
     """Raises ValueError where the folder holds, or began to be, a data set of other settings."""
     recorded = read_settings(dataset)
-    if recorded == json.loads(json.dumps(settings)) or not (recorded or whole):
+    if recorded == json.loads(json.dumps(settings)) or not (recorded or whole or any(dataset.glob("*_processed/*/*"))):
         return
     different = sorted(key for key in {*recorded, *settings} if recorded.get(key) != settings.get(key))
     raise ValueError(
         f"{dataset}: expected an empty folder or this very data set, got {'one' if whole else 'an unfinished one'} made with "
-        f"other settings ({', '.join(different)}). Remove that folder (and no more of the run), or give the run another name."
+        f"other settings ({', '.join(different)}). Remove that folder (and no more of the run), or give the run another name. "
+        "To bring an older data set to 112×112 in place: python -m dsrkit.data.upgrade."
     )
 
 
@@ -161,20 +162,19 @@ def _make(job: Job, tasks: Sequence[Task], known: dict[Key, Row], journal: Journ
     Raises ValueError where HR pixels are not those that the manifest or the journal remember.
     """
     refused: dict[Key, Row] = {}
-    with _clear_stops(job.dataset):
-        for rows in with_progress(run(job, tasks, workers), sum(len(task.faces) for task in tasks)):
-            done = []
-            for row in rows:
-                key = (row["split"], row["name"])
-                if row["reason"]:
-                    refused[key] = row
-                    continue
-                before = known.get(key, {"sha256": row["sha256"], "vlr_sizes": ""})
-                _check_same_pixels(job, before, row)
-                sizes = dict.fromkeys(f"{before['vlr_sizes']} {row['vlr_sizes']}".split())
-                known[key] = {**before, **row, "vlr_sizes": " ".join(sorted(sizes, key=parse_size))}
-                done.append(known[key])
-            journal.append(done)
+    for rows in with_progress(run(job, tasks, workers), sum(len(task.faces) for task in tasks)):
+        done = []
+        for row in rows:
+            key = (row["split"], row["name"])
+            if row["reason"]:
+                refused[key] = row
+                continue
+            before = known.get(key, {"sha256": row["sha256"], "vlr_sizes": ""})
+            _check_same_pixels(job, before, row)
+            sizes = {*before["vlr_sizes"].split(), *row["vlr_sizes"].split()}
+            known[key] = {**before, **row, "vlr_sizes": " ".join(sorted(sizes, key=parse_size))}
+            done.append(known[key])
+        journal.append(done)
     return refused
 
 
@@ -187,7 +187,7 @@ def _check_same_pixels(job: Job, before: Row, row: Row) -> None:
         )
 
 
-def _add_sizes(dataset: Path, known: Mapping[Key, Row], refused: Mapping[Key, Row], sizes: Sequence[str]) -> pd.DataFrame:
+def _add_sizes(dataset: Path, refused: Mapping[Key, Row], sizes: Sequence[str]) -> pd.DataFrame:
     """The manifest of a whole data set after VLR sizes were added, or lost files made again."""
     if refused:
         first = next(iter(refused.values()))
@@ -209,7 +209,8 @@ def _clear_stops(dataset: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        free = shutil.disk_usage(dataset).free / 1e6
+        there = next(folder for folder in (dataset, *dataset.parents) if folder.exists())
+        free = shutil.disk_usage(there).free / 1e6
         raise OSError(
             error.errno, f"{dataset}: expected room on the disk, got {free:,.0f} MB free of it. Make room. {go_on}"
         ) from error

@@ -14,6 +14,7 @@ from dsrkit.data.migration import Migration
 from dsrkit.data.pairs import read_lfw_pairs
 from dsrkit.data.sources import BinSource, Face, Source, SyntheticSource, open_source
 from dsrkit.data.splits import Splits, check_disjoint, enrolled_roles, read_split_list, split_subjects, splits_of_source
+from dsrkit.data.upgrade import Plan, Report, plan, upgrade
 from dsrkit.params import DataMigration
 from dsrkit.runs import ROOT, file_hash, resolve
 
@@ -49,6 +50,14 @@ def plan_splits(params: DataMigration) -> tuple[Splits, dict[str, pd.DataFrame]]
     if params.enrolled and "test" in splits:
         splits["test"] = (splits["test"][0], _with_roles(splits["test"][1], params))
     return splits, pairs
+
+
+def upgrade_source(params: DataMigration) -> Plan | Report | None:
+    """Bring the older paired data set at ``source_root`` itself to HR 112×112, or say what that would change; see ``upgrade``."""
+    if params.upgrade == "none":
+        return None
+    root, in_place = _root(params, ""), params.upgrade == "in-place"
+    return plan(root, params.workers) if params.upgrade == "dry-run" else upgrade(root, params.workers, in_place)
 
 
 def migration_of(params: DataMigration) -> Migration:

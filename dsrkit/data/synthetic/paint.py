@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dsrkit.data.head_shape import bell, ramp
-from dsrkit.data.head_traits import GLASSES_SHARE, Traits
+from dsrkit.data.synthetic.shape import bell, ramp
+from dsrkit.data.synthetic.traits import GLASSES_SHARE, Traits
 
 LIGHTEST_SKIN, DARKEST_SKIN = (0.74, 0.47, 0.345), (0.085, 0.046, 0.030)
 SCLERA = (0.62, 0.58, 0.55)

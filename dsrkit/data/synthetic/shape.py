@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from dsrkit.data.head_traits import Traits
+from dsrkit.data.synthetic.traits import Traits
 
 LONGITUDE = 2.7
 TOP, BOTTOM = -58.0, 62.0

@@ -1,8 +1,8 @@
 """Made-up faces: a small seeded renderer of head portraits, so that everything can be tried without any data set.
 
 Identity is shape and appearance, nuisance is pose, expression, light, backdrop and camera: the axes of CMU Multi-PIE (Gross et
-al. 2010), whose file names are used too. A head is a radius map met by parallel camera rays (`head_shape`), painted from soft
-masks (`head_paint`), then lit here: Lambert's diffuse light, Blinn's half-vector highlight (1977), ambient light scaled by a
+al. 2010), whose file names are used too. A head is a radius map met by parallel camera rays (`shape`), painted from soft
+masks (`paint`), then lit here: Lambert's diffuse light, Blinn's half-vector highlight (1977), ambient light scaled by a
 fake occlusion, and a shadow marched towards the flash. Eyes lie near x = 39 and 73, y = 51, nose tip near y = 71, mouth near
 y = 88: ArcFace's places, but with the chin kept inside the crop, so that the outer frame of pixels shows backdrop only.
 """
@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from dsrkit.data import head_traits
-from dsrkit.data.head_paint import Canvas, paint_head, skin_colour
-from dsrkit.data.head_shape import bell, cast_rays, head_maps, outside, ramp, rotation, sample, unit
-from dsrkit.data.head_traits import Traits
+from dsrkit.data.synthetic import traits
+from dsrkit.data.synthetic.paint import Canvas, paint_head, skin_colour
+from dsrkit.data.synthetic.shape import bell, cast_rays, head_maps, outside, ramp, rotation, sample, unit
+from dsrkit.data.synthetic.traits import Traits
 
 CROP = 112
 SMALLEST = 16
@@ -45,9 +45,9 @@ def render_faces(
     @torch.inference_mode()
     def draw(start: int) -> None:
         part = slice(start, start + CHUNK)
-        person = head_traits.draw_people(people[part], seed)
-        mood = head_traits.draw_conditions(people[part], photos[part], seed, size)
-        faces[part] = _photograph(person, head_traits.neutralise(mood) if neutral else mood, size)
+        person = traits.draw_people(people[part], seed)
+        mood = traits.draw_conditions(people[part], photos[part], seed, size)
+        faces[part] = _photograph(person, traits.neutralise(mood) if neutral else mood, size)
 
     _side_by_side(draw, range(0, len(people), CHUNK))
     return faces
@@ -75,12 +75,12 @@ def face_names(subjects: Sequence[int], images: Sequence[int], *, seed: int = 0)
     to 45 degrees; the flash number is our own 5 x 4 grid of directions. Raises ValueError like `render_faces`.
     """
     people, photos = _checked(subjects, images)
-    mood = head_traits.draw_conditions(people, photos, seed)
-    yaw, expression = np.degrees(head_traits.to_numbers(mood.yaw)), head_traits.to_numbers(mood.expression)
-    flashes = head_traits.light_bins(people, photos)
+    mood = traits.draw_conditions(people, photos, seed)
+    yaw, expression = np.degrees(traits.to_numbers(mood.yaw)), traits.to_numbers(mood.expression)
+    flashes = traits.light_bins(people, photos)
     rows = zip(people, photos, flashes, yaw, expression, strict=True)
     return [
-        head_traits.multi_pie_name(int(who), int(which), int(flash), float(angle), int(face))
+        traits.multi_pie_name(int(who), int(which), int(flash), float(angle), int(face))
         for who, which, flash, angle, face in rows
     ]
 
@@ -91,8 +91,8 @@ def _checked(subjects: Sequence[int], images: Sequence[int]) -> tuple[np.ndarray
         raise ValueError(f"expected as many subjects as images, got shapes {people.shape} and {photos.shape}; pair them up")
     if people.min() < 0 or photos.min() < 0:
         raise ValueError(f"expected numbers from 0 up, got subject {people.min()}, image {photos.min()}; count from 0")
-    if photos.max() >= head_traits.MOST_IMAGES:
-        raise ValueError(f"expected image numbers below {head_traits.MOST_IMAGES}, got {photos.max()}; use more subjects")
+    if photos.max() >= traits.MOST_IMAGES:
+        raise ValueError(f"expected image numbers below {traits.MOST_IMAGES}, got {photos.max()}; use more subjects")
     return people, photos
 
 
