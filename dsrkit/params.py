@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -36,14 +45,10 @@ class ParameterError(ValueError):
     """A parameter with a wrong name, type or value; says which, and names the nearest that exists."""
 
 
-class Stage(BaseModel):
-    """What every stage takes."""
+class Settings(BaseModel):
+    """How the parameters of a notebook are read and checked."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False)
-
-    run: str
-    seed: Count
-    device: str
 
     @field_validator("*", mode="before")
     @classmethod
@@ -97,6 +102,25 @@ class Stage(BaseModel):
         return cls.check(values)
 
 
+class Stage(Settings):
+    """What every stage takes."""
+
+    run: str
+    seed: Count
+    device: str
+
+
+class Comparison(Settings):
+    """What ``06_comparison`` takes: it is of several runs, so it is no stage of one."""
+
+    runs: Annotated[list[str], BeforeValidator(lambda runs: runs.split() if isinstance(runs, str) else runs)]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    reference: str
+    tta: bool
+    seed: Count
+    bootstrap_draws: Positive
+
+
 def parameter_names(cells: Sequence[str]) -> list[str]:
     """Names assigned in the latest unbroken block of cells that do nothing but assign (executed sources, oldest first).
 
@@ -129,6 +153,7 @@ def _assigned(cell: str) -> Iterator[str]:
 class DataMigration(Stage):
     source: Literal["made-up"] | FileKind
     source_root: str
+    upgrade: Literal["none", "dry-run", "beside", "in-place"]
     subjects: Positive
     images_per_subject: Positive
     cameras: list[Code]
@@ -155,6 +180,12 @@ class DataMigration(Stage):
     set_aside: list[Flag]
     edgeface: str
     workers: Positive
+
+    @model_validator(mode="after")
+    def _only_a_paired_data_set_is_upgraded(self) -> Self:
+        if self.upgrade != "none" and self.source != "processed":
+            raise ValueError(f"upgrade: expected none with source {self.source}, got {self.upgrade}. Set source to processed")
+        return self
 
     @model_validator(mode="after")
     def _files_that_a_choice_needs(self) -> Self:
@@ -213,14 +244,22 @@ class DSRLosses(BaseModel):
     lambda_tv: Weight
     vgg_weights: str
     identity_target: Literal["stored", "augmented"]
+    warp: Probability
+    cutmix_probability: Probability
     blend_probability: Probability
 
+    @property
+    def _of_nobody(self) -> dict[str, float]:
+        """What makes faces of nobody, where it is asked for."""
+        names = ("warp", "cutmix_probability", "blend_probability")
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
+
     @model_validator(mode="after")
-    def _a_blend_needs_its_own_embedding(self) -> Self:
-        if self.blend_probability and self.identity_target == "stored":
+    def _a_face_of_nobody_needs_its_own_embedding(self) -> Self:
+        if self._of_nobody and self.identity_target == "stored":
             raise ValueError(
-                "blend_probability: expected 0 with identity_target stored, whose embeddings are of unblended faces, got "
-                f"{self.blend_probability}. Set identity_target to augmented"
+                f"{', '.join(self._of_nobody)}: expected 0 with identity_target stored, whose embeddings are of plain faces, "
+                f"got {list(self._of_nobody.values())}. Set identity_target to augmented"
             )
         return self
 
@@ -305,10 +344,10 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses):
                 f"{', '.join(silent)}: expected 0 or false with mode {self.mode}, where it has no meaning, got "
                 f"{[getattr(self, name) for name in silent]}. Leave it out, or change mode"
             )
-        if self.mode == "joint" and self.blend_probability and self.lambda_arcface:
+        if self.mode == "joint" and self._of_nobody and self.lambda_arcface:
             raise ValueError(
-                "blend_probability: expected 0 beside a margin softmax (a blended face is no subject), got "
-                f"{self.blend_probability}. Set one of blend_probability and lambda_arcface to 0"
+                f"{', '.join(self._of_nobody)}: expected 0 beside a margin softmax (a face of nobody is no subject), got "
+                f"{list(self._of_nobody.values())}. Set these to 0, or lambda_arcface"
             )
         return self
 
@@ -330,6 +369,7 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses):
 
 
 class Evaluation(Stage):
+    of_run: str
     dataset: str
     split: Literal["val", "test"]
     edgeface: str
@@ -339,6 +379,8 @@ class Evaluation(Stage):
     enrolled: Positive
     tta: bool
     judge: str
+    lpips_weights: str
+    all_pairs_faces: Count
     limit: Count
     bootstrap_draws: Positive
     show_faces: bool

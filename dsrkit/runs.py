@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 ROOT = Path(os.environ.get("DSRKIT_ROOT", Path(__file__).resolve().parents[1]))
-PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pandas", "scikit-learn", "papermill")
+PACKAGES = ("dsrkit", "torch", "torchvision", "timm", "accelerate", "numpy", "pandas", "scikit-learn", "papermill")
 
 
 @dataclass(frozen=True)

@@ -230,12 +230,15 @@ def test_published_sizes_thresholds_and_seeded_reading(run, size):
 
 def test_parameters_that_do_not_go_together(values):
     with pytest.raises(
-        ParameterError, match=r"DSRTraining: blend_probability: expected 0 with identity_target stored.*got 0\.5\. Set"
+        ParameterError,
+        match=r"DSRTraining: warp, blend_probability: expected 0 with identity_target stored.*got \[0\.02, 0\.5\]\. Set",
     ):
-        DSRTraining.check(values | {"blend_probability": 0.5})
+        DSRTraining.check(values | {"blend_probability": 0.5, "warp": 0.02})
     assert DSRTraining.check(values | {"blend_probability": 0.5, "identity_target": "augmented"}).blend_probability == 0.5
     cycle = read("demo", "04_cyclic_cycle") | {"blend_probability": 0.5, "identity_target": "augmented", "lambda_arcface": 0.1}
-    with pytest.raises(ParameterError, match=r"expected 0 beside a margin softmax \(a blended face is no subject\)"):
+    with pytest.raises(
+        ParameterError, match=r"expected 0 beside a margin softmax \(a face of nobody is no subject\), got \[0\.5\]"
+    ):
         STAGES["04_cyclic_cycle"].check(cycle)
     assert STAGES["04_cyclic_cycle"].check(cycle | {"mode": "alternate"}).lambda_arcface == 0.1
     for mode, silent in (("joint", {"skip_dsr": True}), ("joint", {"lora_rank": 4}), ("alternate", {"control_epochs": 3})):

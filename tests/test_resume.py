@@ -135,6 +135,9 @@ FINETUNE = {
 }  # fmt: skip
 
 
+NOBODY = {"identity_target": "augmented", "warp": 0.03, "cutmix_probability": 0.5, "blend_probability": 0.5}
+
+
 @pytest.mark.parametrize(
     ("stage", "train", "changes", "attempts"),
     [
@@ -143,9 +146,12 @@ FINETUNE = {
         ("03_edgeface_finetune", train_edgeface, FINETUNE | {"control": False, "lora_rank": 2, "stage1_epochs": 0}, 4),
         ("04_cyclic_cycle", run_cycles, FINETUNE | {"mode": "alternate", "cycles": 2, "stage1_epochs": 0}, 10),
         ("04_cyclic_cycle", run_cycles, {"mode": "joint", "batch_size": 4, "accept_level": 0.0}, 4),
+        ("04_cyclic_cycle", run_cycles, NOBODY | {"mode": "joint", "dataset": "realistic"}, 4),
     ],
 )
-def test_a_stage_interrupted_at_every_save(starting, monkeypatch, stage, train, changes, attempts):
+def test_a_stage_interrupted_at_every_save(starting, realistic_dataset, monkeypatch, stage, train, changes, attempts):
+    if "dataset" in changes:
+        changes = changes | {"dataset": str(realistic_dataset)}
     whole = train(starting(stage, "whole", **changes))
     interrupted = starting(stage, "pieces", **changes)
     tried, pieces = killed_at_every_save(train, interrupted, monkeypatch)

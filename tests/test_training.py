@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import made_up_splits, same_weights, weights_of
+from small_dataset import write_dataset
 from torch import nn
 
 from dsrkit import metrics, runs
@@ -44,7 +45,7 @@ class Toy:
 
     def draws(self, epoch, first=0):
         self.epoch = epoch
-        return iter([Draw(np.full(4, step), torch.zeros(4, 11), 0.0) for step in (1, 2, 3)][first:])
+        return iter([Draw(np.full(4, step), torch.zeros(4, 11), 0.0, np.full(4, step)) for step in (1, 2, 3)][first:])
 
     def batch(self, draw):
         return float(draw.rows[0])
@@ -457,6 +458,14 @@ def test_stages_before_that_did_not_run(root, stage_params):
         run_cycles(open_setting(stage_params("04_cyclic_cycle")))
     with pytest.raises(FileNotFoundError, match=r"data set \(dataset\): expected it at .*outputs/tiny/dataset"):
         open_setting(stage_params("02_dsr_training", dataset=""))
+
+
+def test_native_low_resolution_teaches_nothing(root, stage_params):
+    dataset = write_dataset(root / "scface", native=True)
+    with pytest.raises(
+        ValueError, match=r"scface: expected HR faces to learn from, got a native low-resolution data set.*evaluate on"
+    ):
+        open_setting(stage_params("02_dsr_training", dataset=str(dataset)))
 
 
 def test_an_edgeface_that_is_not_there(root, stage_params, monkeypatch):

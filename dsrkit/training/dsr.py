@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dsrkit.data.augment import DRAWS, blend
+from dsrkit.data.augment import DRAWS
 from dsrkit.data.degrade import as_tensor, degrade
+from dsrkit.data.nobody import NOBODY_DRAWS
 from dsrkit.losses import PerceptualLoss, feature_match_loss, identity_loss, total_variation_loss
 from dsrkit.models.checkpoint import save_checkpoint
 from dsrkit.models.dsr import DSR, DSRConfig, dsr_content, read_dsr
@@ -35,7 +36,7 @@ class DSRBatch:
 
 @dataclass(frozen=True)
 class PairedFaces:
-    """Augmented HR faces, VLR faces degraded from them on the device, and the teacher's embeddings.
+    """Augmented HR faces (or faces of nobody, made of them), VLR faces degraded from these, and the teacher's embeddings.
 
     Args:
         embeddings: the teacher's of every training face as it is. They serve for the augmented faces too: flips, turns of a
@@ -43,27 +44,25 @@ class PairedFaces:
         teacher: given, it embeds the augmented faces themselves instead (a "consistent" teacher, Beyer et al. 2022, arXiv
             2106.05237).
         sizes: VLR sizes; each step draws one.
-        blended: share of the faces that are blended with another (``augment.blend``); needs the ``teacher``.
     """
 
     setting: Setting
     embeddings: Float[Tensor, "n 512"]
     teacher: EdgeFace | None
     sizes: tuple[str, ...]
-    blended: float = 0.0
 
     def __call__(self, draw: Draw) -> DSRBatch:
         setting = self.setting
         hr = self._augmented(draw.rows, draw.uniform)
-        if self.blended and draw.partners is not None:
-            hr = blend(hr, self._augmented(draw.partners, draw.uniform), self.blended, draw.uniform)
+        others = self._augmented(draw.partners, draw.uniform) if setting.nobody.mixes else hr
+        hr = setting.nobody(hr, others, draw.uniform)
         size = self.sizes[int(draw.of_step * len(self.sizes))]
         if self.teacher is None:
             wanted = self.embeddings[torch.from_numpy(draw.rows).to(setting.device)]
         else:
             with torch.no_grad():
                 wanted = self.teacher(hr)
-        return DSRBatch(degrade(hr, size, setting.degradation, draw.uniform[:, DRAWS:]), hr, wanted)
+        return DSRBatch(degrade(hr, size, setting.degradation, draw.uniform[:, DRAWS:-NOBODY_DRAWS]), hr, wanted)
 
     def _augmented(self, rows: Int[np.ndarray, " n"], uniform: Float[Tensor, "n draws"]) -> Float[Tensor, "n 3 112 112"]:
         return self.setting.augmentation(as_tensor(self.setting.train.hr[rows]).to(self.setting.device), uniform)
@@ -88,9 +87,7 @@ class DSRTask(OnTrainingFaces):
         wanted = self.weights.lambda_perceptual > 0
         self.perceptual = PerceptualLoss(vgg_file(self.weights) or "").to(self.setting.device) if wanted else None
         teacher = self.teacher if self.weights.identity_target == "augmented" else None
-        self.batch = PairedFaces(
-            self.setting, self.embeddings, teacher, self.sizes or (self.setting.params.vlr_size,), self.weights.blend_probability
-        )
+        self.batch = PairedFaces(self.setting, self.embeddings, teacher, self.sizes or (self.setting.params.vlr_size,))
 
     @property
     def trained(self) -> nn.Module:

@@ -57,7 +57,7 @@ class JointTask(OnTrainingFaces):
     def __post_init__(self) -> None:
         embeddings = torch.from_numpy(self.setting.hr_embeddings).to(self.setting.device)
         teacher = self.setting.original if self.params.identity_target == "augmented" else None
-        self.faces = PairedFaces(self.setting, embeddings, teacher, (self.params.vlr_size,), self.params.blend_probability)
+        self.faces = PairedFaces(self.setting, embeddings, teacher, (self.params.vlr_size,))
         self.head = margin_head(self.setting, imprinted=True) if self.params.lambda_arcface else None
 
     @property

@@ -18,6 +18,7 @@ from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
 from dsrkit.runs import is_interactive, is_main
+from dsrkit.training.records import Records
 from dsrkit.training.resume import Progress, generator_states, restore_generators
 from dsrkit.training.sampling import Sampler
 from dsrkit.training.stepper import Losses, Stepper, TrainingError
@@ -105,6 +106,7 @@ class _Training:
         steps = len(task.sampler)
         factor = warmup_cosine(round(schedule.warmup_epochs * steps), schedule.epochs * steps)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.stepper.optimizer, factor)
+        self.records: Records | None = None
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.sums: dict[str, float] = defaultdict(float)  # of the losses of the epoch so far
@@ -116,11 +118,15 @@ class _Training:
         if known:
             self._load_state(known)
             started -= self.seconds
+        if self.progress and is_main():
+            self.records = Records(self.progress, self.title, begins=not self.history)
         if not self.history:
             self._validate({}, started)
         while not self.ended:
             self._epoch(started)
             self._validate(self._means(), started)
+        if self.records:
+            self.records.close()
         self.stepper.accelerator.wait_for_everyone()  # the best checkpoint is on disk for all
         return Fit(self.history, self.best, self.ended, self.seconds)
 
@@ -183,6 +189,8 @@ class _Training:
         if not self.ended and self.epoch >= self.schedule.epochs:
             self.ended = "all epochs done"
         self._keep_state()
+        if self.records:
+            self.records.write(record)
         if is_main():
             self.on_epoch(self.history)
             if self.epoch:

@@ -15,29 +15,30 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dsrkit.data.augment import DRAWS
+from dsrkit.data.nobody import NOBODY_DRAWS
 from dsrkit.data.realistic import DEGRADE_DRAWS
 
 
 @dataclass(frozen=True)
 class Draw:
     """One step, or a share of it: row numbers, uniform draws in [0, 1) for each row's augmentation (``DRAWS``), then for its
-    degradation (``DEGRADE_DRAWS``), and one for the step."""
+    degradation (``DEGRADE_DRAWS``), then for a face of nobody (``NOBODY_DRAWS``), and one for the step."""
 
     rows: Int[np.ndarray, " n"]
     uniform: Float[Tensor, "n draws"]
     of_step: float
+    partners: Int[np.ndarray, " n"]  # another face of the step for each, to make a face of nobody of both
     number: int = 0  # a share's faces are those at number, number + shares, … of the step's ``whole``
     shares: int = 1
     whole: int | None = None
-    partners: Int[np.ndarray, " n"] | None = None  # another face of the step for each, to blend it with
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def share(self, number: int, shares: int) -> Draw:
         """Every ``shares``-th face from ``number`` on."""
-        partners = None if self.partners is None else self.partners[number::shares]
-        return Draw(self.rows[number::shares], self.uniform[number::shares], self.of_step, number, shares, len(self), partners)
+        mine = slice(number, None, shares)
+        return Draw(self.rows[mine], self.uniform[mine], self.of_step, self.partners[mine], number, shares, len(self))
 
     def first(self, fraction: float) -> tuple[int, float]:
         """How many of these faces are among the first ``fraction`` of the whole step's, and what a mean over them counts for.
@@ -87,6 +88,7 @@ class Sampler:
                 generator = np.random.default_rng((self.seed, epoch, step))
                 augmenting = generator.random((len(rows), DRAWS), dtype=np.float32)
                 of_step = generator.random()
-                degrading = generator.random((len(rows), DEGRADE_DRAWS), dtype=np.float32)  # last: it came later
-                uniform = torch.from_numpy(np.concatenate([augmenting, degrading], axis=1))
-                yield Draw(rows, uniform, of_step, partners=np.roll(rows, 1))
+                degrading = generator.random((len(rows), DEGRADE_DRAWS), dtype=np.float32)
+                mixing = generator.random((len(rows), NOBODY_DRAWS), dtype=np.float32)  # last: what came first stays as it was
+                uniform = torch.from_numpy(np.concatenate([augmenting, degrading, mixing], axis=1))
+                yield Draw(rows, uniform, of_step, np.roll(rows, 1))

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from dsrkit.data.augment import Augmentation
 from dsrkit.data.faces import FaceSet, open_split, read_pairs
 from dsrkit.data.layout import degradation_of, read_settings
+from dsrkit.data.nobody import Nobody
 from dsrkit.models.edgeface import EdgeFace, edgeface_file, load_edgeface
 from dsrkit.params import Teacher
 from dsrkit.recognition import embed
@@ -67,8 +68,15 @@ class Setting:
     @functools.cached_property
     def augmentation(self) -> Augmentation:
         """The augmentation that the stage's parameters describe."""
-        fields = Augmentation.__dataclass_fields__
-        return Augmentation(**{name: value for name, value in self.params.model_dump().items() if name in fields})
+        return Augmentation(**self._fields_of(Augmentation))
+
+    @functools.cached_property
+    def nobody(self) -> Nobody:
+        """The faces of nobody that the stage's parameters describe."""
+        return Nobody(**self._fields_of(Nobody))
+
+    def _fields_of(self, kind: type[Augmentation] | type[Nobody]) -> dict[str, Any]:
+        return {name: value for name, value in self.params.model_dump().items() if name in kind.__dataclass_fields__}
 
     def sampler(self, batch_size: int) -> Sampler:
         """Shuffled batches over the training faces, as many an epoch as the parameters say."""
@@ -116,6 +124,11 @@ def open_setting(params: Teacher) -> Setting:
     dataset = resolve(params.dataset, run.dataset, "data set (dataset)")
     train = open_split(dataset, "train", params.vlr_size)
     faces = open_split(dataset, "val", params.vlr_size)
+    if not (train.has_hr and faces.has_hr):
+        raise ValueError(
+            f"{dataset}: expected HR faces to learn from, got a native low-resolution data set, which has none. Train on a data "
+            "set made from HR photos; evaluate on this one."
+        )
     pairs, same, _ = read_pairs(dataset, "val", faces)
     inputs = {
         "manifest": dataset / "manifest.csv",

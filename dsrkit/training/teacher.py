@@ -32,9 +32,9 @@ from dsrkit import metrics
 from dsrkit.data.augment import Augmentation
 from dsrkit.data.degrade import as_tensor
 from dsrkit.data.faces import batches_of
-from dsrkit.data.head_traits import draw_people
 from dsrkit.data.pairs import make_pairs
 from dsrkit.data.synthetic import render_faces
+from dsrkit.data.synthetic.traits import draw_people
 from dsrkit.losses import MarginHead
 from dsrkit.models.edgeface import DEMO_WEIGHTS, EMBEDDING_SIZE, EdgeFace
 from dsrkit.recognition import embed
