@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
@@ -149,6 +151,56 @@ def effective_rank(embeddings: Float[np.ndarray, "n d"]) -> float:
     singular = np.sqrt(np.clip(np.linalg.eigvalsh(gram), 0, None))
     shares = singular[singular > 0] / singular.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def fit_probability(scores: Scores, same: Same) -> tuple[float, float]:
+    """Slope and intercept of the logistic fit that turns a score into the probability of one person (Platt 1999).
+
+    The probability holds for the share of genuine pairs among these: half, in balanced lists. Fit on validation pairs, apply
+    to others. The weakest penalty keeps the slope finite where a threshold parts both kinds without error.
+    Raises ValueError as ``check_scores``.
+    """
+    scores, same = check_scores(scores, same)
+    fitted = LogisticRegression(C=1e4, max_iter=1000).fit(scores[:, None], same)
+    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+
+
+def probability(scores: Scores, slope: float, intercept: float) -> Float[np.ndarray, " p"]:
+    """The probability, 0 to 1, that each pair is of one person, by a fit of ``fit_probability``."""
+    return 1 / (1 + np.exp(-np.clip(slope * np.asarray(scores, np.float64) + intercept, -500, 500)))
+
+
+def reliability(scores: Scores, same: Same, bins: int = 10) -> pd.DataFrame:
+    """Do probabilities keep their word? One row for each of ``bins`` equally wide bins that holds pairs.
+
+    Args:
+        scores: probabilities from 0 to 1, such as ``probability`` makes of cosines.
+
+    Columns: predicted (mean probability), observed (share of genuine pairs), count (pairs). Alike is calibrated (DeGroot &
+    Fienberg 1983).
+    Raises ValueError as ``check_scores``, for scores outside 0 to 1 and for fewer than one bin.
+    """
+    scores, same = check_scores(scores, same)
+    if bins < 1:
+        raise ValueError(f"bins: expected 1 or more, got {bins}. Ten are usual.")
+    if scores.min() < 0 or scores.max() > 1:
+        raise ValueError(
+            f"Expected probabilities from 0 to 1, got {scores.min():.3g} to {scores.max():.3g}. "
+            "Fit them on validation pairs: probability(scores, *fit_probability(validation_scores, validation_same))."
+        )
+    place = np.minimum((scores * bins).astype(int), bins - 1)
+    table = pd.DataFrame({"place": place, "predicted": scores, "observed": same.astype(float), "count": 1})
+    means = {"predicted": "mean", "observed": "mean", "count": "sum"}
+    return table.groupby("place").agg(means).reset_index(drop=True)
+
+
+def calibration_error(scores: Scores, same: Same, bins: int = 10) -> float:
+    """How far probabilities lie from what is observed, 0 to 1: the mean over the bins of ``reliability``, by their pairs.
+
+    The expected calibration error of Naeini et al. 2015. Raises ValueError as ``reliability``.
+    """
+    table = reliability(scores, same, bins)
+    return float(np.average((table.predicted - table.observed).abs(), weights=table["count"]))
 
 
 def _check_images(sr: Tensor, hr: Tensor) -> None:

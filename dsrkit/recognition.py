@@ -63,14 +63,19 @@ def embed(images: Pixels, edgeface: EdgeFace, tta: bool = False) -> Float[np.nda
     return embeddings
 
 
-def quality(restored: UInt8[np.ndarray, "n 112 112 3"], hr: UInt8[np.ndarray, "n 112 112 3"]) -> dict[str, float]:
-    """Mean PSNR (dB) and SSIM over faces given as bytes."""
+def qualities(restored: UInt8[np.ndarray, "n 112 112 3"], hr: UInt8[np.ndarray, "n 112 112 3"]) -> dict[str, Float[Tensor, " n"]]:
+    """PSNR (dB) and SSIM of each face, given as bytes."""
     psnr, ssim = [], []
     for part in batches_of(len(hr), BATCH):
         one, other = as_tensor(restored[part]), as_tensor(hr[part])
         psnr.append(metrics.psnr(one, other))
         ssim.append(metrics.ssim(one, other))
-    return {"psnr": float(torch.cat(psnr).mean()), "ssim": float(torch.cat(ssim).mean())}
+    return {"psnr": torch.cat(psnr), "ssim": torch.cat(ssim)}
+
+
+def quality(restored: UInt8[np.ndarray, "n 112 112 3"], hr: UInt8[np.ndarray, "n 112 112 3"]) -> dict[str, float]:
+    """Mean PSNR (dB) and SSIM over faces given as bytes."""
+    return {measure: float(values.mean()) for measure, values in qualities(restored, hr).items()}
 
 
 class Recognizer:

@@ -179,3 +179,51 @@ def test_errors_say_what_was_expected():
         metrics.psnr(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 8))
     with pytest.raises(ValueError, match="Divide bytes by 255"):
         metrics.ssim(torch.rand(1, 3, 16, 16) * 255, torch.rand(1, 3, 16, 16))
+
+
+def test_probabilities_keep_their_word_on_other_pairs():
+    generator = np.random.default_rng(0)
+    same = np.arange(40_000) % 2 == 0
+    scores = generator.normal(size=len(same)) * 0.2 + 0.4 * same  # the true log-odds are linear in the score
+    fit = metrics.fit_probability(scores[:20_000], same[:20_000])
+    assert fit == pytest.approx((10, -2), rel=0.05)  # (µ1 − µ0) / σ², −(µ1² − µ0²) / 2σ²
+    probabilities = metrics.probability(scores[20_000:], *fit)
+    assert metrics.calibration_error(probabilities, same[20_000:]) < 0.02
+    assert metrics.calibration_error(probabilities**3, same[20_000:]) > 0.1
+
+
+@pytest.mark.parametrize("bins", [1, 7, 10])
+def test_reliability_against_a_loop(bins):
+    generator = np.random.default_rng(1)
+    same = generator.random(300) < 0.5
+    probabilities = np.append(np.round(generator.random(297), 2), [0, 1, 1])
+    rows = []
+    for number in range(bins):
+        inside = [p for p in range(300) if min(int(probabilities[p] * bins), bins - 1) == number]
+        if inside:
+            rows.append((probabilities[inside].mean(), same[inside].mean(), len(inside)))
+    table = metrics.reliability(probabilities, same, bins)
+    assert list(table) == ["predicted", "observed", "count"]
+    assert table.to_numpy() == pytest.approx(np.array(rows))
+    error = sum(count * abs(predicted - observed) for predicted, observed, count in rows) / 300
+    assert metrics.calibration_error(probabilities, same, bins) == pytest.approx(error)
+
+
+@pytest.mark.parametrize("scores", [[0.9, 0.8, 0.2, 0.1], [0.1, 0.2, 0.8, 0.9], [0.5] * 4], ids=["perfect", "inverted", "tied"])
+def test_probabilities_of_odd_scores_are_finite(scores):
+    same = np.array([True, True, False, False])
+    probabilities = metrics.probability(np.array(scores), *metrics.fit_probability(np.array(scores), same))
+    assert np.isfinite(probabilities).all() and ((probabilities >= 0) & (probabilities <= 1)).all()
+    assert metrics.reliability(probabilities, same)["count"].sum() == 4
+    if len(set(scores)) == 1:
+        assert probabilities == pytest.approx(0.5)
+
+
+def test_reliability_errors():
+    same = np.array([True, False])
+    with pytest.raises(ValueError, match=r"probabilities from 0 to 1, got -0\.5 to 0\.5"):
+        metrics.reliability(np.array([-0.5, 0.5]), same)
+    with pytest.raises(ValueError, match="bins: expected 1 or more"):
+        metrics.reliability(np.array([0.1, 0.5]), same, 0)
+    with pytest.raises(ValueError, match="no genuine pair"):
+        metrics.fit_probability(np.array([0.1, 0.5]), np.array([False, False]))

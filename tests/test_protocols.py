@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from test_metrics import slow_eer, slow_roc
 
-from dsrkit import bootstrap as bootstrap_module
 from dsrkit import metrics
+from dsrkit.bootstrap import bootstrap_samples
 from dsrkit.evaluation import (
     bootstrap_difference,
     bootstrap_interval,
@@ -160,7 +160,7 @@ def search(request):
 
 
 def test_identification_against_loops(search, monkeypatch):
-    monkeypatch.setattr("dsrkit.evaluation.open_set._PROBES_AT_ONCE", 7)
+    monkeypatch.setattr("dsrkit.evaluation.search._SCORES_AT_ONCE", 7 * 40)
     answers = slow_identification(*search)
     mated = [answer for answer in answers if answer[2]]
     strangers = [answer for answer in answers if not answer[2]]
@@ -274,7 +274,7 @@ def test_pair_draws_against_repeated_pairs(digits):
     result = verification(embeddings, pairs, same)
     result["scores"] = np.round(result["scores"], digits)
     people = labels[pairs]
-    samples = bootstrap_module._samples(result, people, 12, 5)
+    samples = bootstrap_samples(result, people, 12, 5)
     drawn = np.random.default_rng(5).integers(30, size=(12, 30))
     for draw in range(12):
         times = [int((drawn[draw] == person).sum()) for person in range(30)]
@@ -289,7 +289,7 @@ def test_pair_draws_against_repeated_pairs(digits):
 def test_probe_draws_against_repeated_probes(search):
     result = identification(*search, 0.5)
     people = search[1]
-    samples = bootstrap_module._samples(result, people, 8, 2)
+    samples = bootstrap_samples(result, people, 8, 2)
     names = sorted(set(people.tolist()))
     drawn = np.random.default_rng(2).integers(len(names), size=(8, len(names)))
     for draw in range(8):

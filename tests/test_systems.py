@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from conftest import REPOSITORY
 
+from dsrkit import metrics
 from dsrkit.data.degrade import as_tensor
 from dsrkit.data.migration import Migration, migrate
 from dsrkit.data.sources import SyntheticSource
 from dsrkit.data.splits import split_subjects
+from dsrkit.evaluation import evaluation_row, tables, threshold_at_fpir, verification
 from dsrkit.evaluation import systems as systems_module
-from dsrkit.evaluation import threshold_at_fpir, verification
-from dsrkit.evaluation.rows import decisions, rows_of
+from dsrkit.evaluation.rows import decisions, pair_decisions, rows_of
 from dsrkit.evaluation.systems import (
     check_control,
     distinct_restorers,
@@ -184,6 +186,94 @@ def test_decisions_name_every_probe_of_every_system(evaluated):
     assert (table[table.answer == "right"]["rank"] == 1).all()
 
 
+def test_a_decision_says_who_was_nearest_and_by_how_much(evaluated):
+    trial, _, outcomes = evaluated
+    table = decisions(trial, outcomes)
+    for outcome in outcomes[2:8:3]:
+        part = table[(table.row == outcome.system.row) & (table.protocol == outcome.protocol)]
+        assert part.probe.tolist() == [trial.faces.names[probe] for probe in trial.probes]
+        enrolled = {trial.faces.subjects[face] for face in trial.gallery}
+        assert part.enrolled.tolist() == [subject in enrolled for subject in part.subject]
+        assert ((part.answer == "right") == ((part.nearest == part.subject) & (part.score >= part.threshold))).all()
+        assert (part.runner_up != part.nearest).all() and (part.runner_up_score <= part.score).all()
+        own = part[part.enrolled]
+        assert (own.own_score <= own.score).all() and (own[own["rank"] == 1].own_score == own[own["rank"] == 1].score).all()
+        assert part[~part.enrolled].own_score.isna().all() and (part[~part.enrolled]["rank"] == 0).all()
+
+
+def test_pair_decisions_name_every_pair_of_every_system(evaluated):
+    trial, _, outcomes = evaluated
+    table = pair_decisions(trial, outcomes)
+    assert len(table) == len(trial.pairs) * len(outcomes)
+    assert ((table.left_subject == table.right_subject) == table.same).all()
+    assert ((table.score >= table.threshold) == table.accepted).all()
+    assert ((table.accepted == table.same) == table.decided_rightly).all()
+    assert table.probability.between(0, 1).all()
+    accuracy = table[(table.row == "dsr") & (table.protocol == "hr-lr")].groupby("fold").decided_rightly.mean().mean()
+    assert accuracy == pytest.approx(pick(outcomes, "dsr", "hr-lr").verified["accuracy"])
+
+
+def test_probabilities_come_from_validation_pairs(evaluated):
+    trial, _, outcomes = evaluated
+    outcome = pick(outcomes, "dsr")
+    pairs, same = trial.validation_pairs
+    low = embed(restore(trial.validation.vlr, outcome.system.restorer), outcome.system.edgeface)
+    fit = metrics.fit_probability(np.array([float(low[one] @ low[other]) for one, other in pairs]), same)
+    assert outcome.verified["probability_fit"] == pytest.approx(fit, rel=1e-3)
+    assert outcome.verified["probability"] == pytest.approx(metrics.probability(outcome.verified["scores"], *fit), abs=1e-3)
+
+
+def test_a_gallery_of_both_adds_the_embeddings(evaluated):
+    trial, _, outcomes = evaluated
+    outcome = pick(outcomes, "dsr", "hr+lr")
+    both = outcome.embeddings + outcome.hr_embeddings
+    both /= np.linalg.norm(both, axis=1, keepdims=True)
+    slow = [float(both[one] @ outcome.embeddings[other]) for one, other in trial.pairs]
+    assert outcome.verified["scores"] == pytest.approx(np.array(slow), abs=1e-5)
+    labels = trial.faces.labels
+    best = (outcome.embeddings[trial.probes] @ both[trial.gallery].T).argmax(1)
+    right = labels[trial.gallery][best] == labels[trial.probes]
+    assert (outcome.identified["rank"] == 1).tolist() == right.tolist()
+
+
+FIGURES = (
+    "rank1", "rank5", "rank10", "rank20", "map", "unknown_rate", "correct_rate", "false_positive_identification_rate",
+    "tpir_at_fpir_0.1", "tpir_at_fpir_0.01", "verification_accuracy", "auc", "eer", "d_prime", "tar_at_far_0.1",
+    "tar_at_far_0.01", "tar_at_far_0.001", "calibration_error", "psnr", "ssim", "similarity_to_true",
+    "similarity_to_impostor", "nearer_to_impostor",
+)  # fmt: skip
+
+
+def test_every_figure_has_an_interval_and_a_paired_difference(evaluated):
+    trial, _, outcomes = evaluated
+    rows = rows_of(trial, outcomes)
+    for row in rows:
+        there = [measure for measure in FIGURES if row[measure] is not None]
+        assert len(there) == len(FIGURES) - (5 if row["row"] == "hr" else 0)
+        for measure in there:
+            low, high = row["interval"][measure]
+            assert low <= high
+    dsr, feed = pick_row(rows, "dsr"), pick_row(rows, "direct_feed")
+    assert set(dsr["difference_to_direct_feed"]) >= set(FIGURES)
+    for measure in FIGURES:
+        if measure not in ("verification_accuracy",):  # of folds of different sizes, it is not that of all pairs
+            assert dsr["difference_to_direct_feed"][measure]["value"] == pytest.approx(dsr[measure] - feed[measure], abs=1e-6)
+    shown = tables.gains_table([row for row in rows if row["protocol"] == "both-lr"])
+    assert "cosine to true face" in shown.index and "DSR" in shown.columns and "HR (upper bound)" in shown.columns
+    assert "PSNR dB" in tables.measures_table([dsr, feed], tables.RESTORATION)
+    with pytest.raises(ValueError, match="further: expected names among"):
+        evaluation_row("dsr", "16x16", "both-lr", further={"colour": 1})
+
+
+def test_an_embedding_that_is_no_number_names_its_system(run, params):
+    trial, systems = open_trial(run, params), open_systems(run, params, CPU)
+    broken = fresh_edgeface()
+    with torch.no_grad():
+        next(broken.parameters()).fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"dsr \(recogniser of the run\): Expected finite embeddings .* bad of"):
+        list(evaluate(trial, [replace(systems[2], edgeface=broken)]))
+
+
 def test_a_limited_look_takes_the_first_faces(run, params):
     assert len(open_trial(run, params.model_copy(update={"limit": 32})).faces) == 32
 
@@ -297,7 +387,7 @@ def test_like_stands_against_like(compared):
             assert one["difference_to_direct_feed"]["rank1"]["value"] == pytest.approx(one["rank1"] - other["rank1"])
             assert one["difference_to_direct_feed"]["auc"]["value"] == pytest.approx(one["auc"] - other["auc"])
     feeds = [row for row in rows if row["row"].removesuffix("_tta") == "direct_feed"]
-    assert len(feeds) == 6 and not any(row["difference_to_direct_feed"] for row in feeds)
+    assert len(feeds) == 3 * len(PROTOCOLS) and not any(row["difference_to_direct_feed"] for row in feeds)
 
 
 def test_rows_with_a_dsr_are_compared_with_the_control(compared, evaluated):
@@ -353,6 +443,6 @@ def test_a_judge_that_took_part_in_training_is_refused(whole, params, edgeface_p
     for path in (edgeface_path, renamed, whole.edgeface, whole.edgeface_direct):
         with pytest.raises(ValueError, match=r"judge: expected an EdgeFace that took no part in training, got .* the same file"):
             judge_systems(params.model_copy(update={"judge": str(path)}), systems, CPU)
-    with pytest.raises(FileNotFoundError, match="an independent EdgeFace"):
+    with pytest.raises(FileNotFoundError, match="an independent recogniser"):
         judge_systems(params.model_copy(update={"judge": str(tmp_path / "none.pt")}), systems, CPU)
     assert judge_systems(params.model_copy(update={"judge": "demo"}), systems, CPU)[0].recognizer == "judge"

@@ -33,7 +33,7 @@ def row_label(row: str) -> str:
     return label if system == row else f"{label}, TTA"
 
 
-def _percent(row: Row, measure: str) -> str:
+def percent_text(row: Row, measure: str) -> str:
     if row[measure] is None:
         return "–"
     ends = row["interval"].get(measure)
@@ -41,7 +41,7 @@ def _percent(row: Row, measure: str) -> str:
     return f"{100 * row[measure]:.1f}" + (f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if known else "")
 
 
-def _gain(gain: dict[str, Any] | None) -> str:
+def gain_text(gain: dict[str, Any] | None) -> str:
     """A difference in percentage points with its interval; one whose interval holds 0 is not shown by these data."""
     if not gain or gain["value"] is None:
         return "–"
@@ -52,7 +52,7 @@ def _gain(gain: dict[str, Any] | None) -> str:
     return f"{text} not shown" if low <= 0 <= high else text
 
 
-def _order(row: Row) -> tuple[int, str, int, bool]:
+def row_order(row: Row) -> tuple[int, str, int, bool]:
     """Known systems first, then cycles by number; a row's twin with TTA right after it."""
     system = row["row"].removesuffix(TTA)
     cycle = re.fullmatch(r"cycle_(\d+)", system)
@@ -72,16 +72,16 @@ def headline_table(rows: Sequence[Row]) -> pd.DataFrame:
                 "system": row_label(row["row"]),
                 "size": row["vlr_size"],
                 "protocol": row["protocol"],
-                "verification %": _percent(row, "verification_accuracy"),
-                "gain (points)": _gain(row["difference_to_direct_feed"].get("verification_accuracy")),
-                "vs control (points)": _gain(row["difference_to_control"].get("verification_accuracy")),
+                "verification %": percent_text(row, "verification_accuracy"),
+                "gain (points)": gain_text(row["difference_to_direct_feed"].get("verification_accuracy")),
+                "vs control (points)": gain_text(row["difference_to_control"].get("verification_accuracy")),
                 "AUC": "–" if row["auc"] is None else f"{row['auc']:.4f}",
-                "TAR@FAR 1 %": _percent(row, "tar_at_far_0.01"),
-                "rank-1 %": _percent(row, "rank1"),
-                "rank-1 gain (points)": _gain(row["difference_to_direct_feed"].get("rank1")),
-                "unknown %": _percent(row, "unknown_rate"),
+                "TAR@FAR 1 %": percent_text(row, "tar_at_far_0.01"),
+                "rank-1 %": percent_text(row, "rank1"),
+                "rank-1 gain (points)": gain_text(row["difference_to_direct_feed"].get("rank1")),
+                "unknown %": percent_text(row, "unknown_rate"),
             }
-            for row in sorted(rows, key=lambda row: (row["vlr_size"], row["protocol"], *_order(row)))
+            for row in sorted(rows, key=lambda row: (row["vlr_size"], row["protocol"], *row_order(row)))
         ]
     )
     needless = [column for column in ("size", "protocol") if table[column].nunique() <= 1]
@@ -104,20 +104,22 @@ def control_sentence(rows: Sequence[Row]) -> str:
     Args:
         rows: of one VLR size and one protocol. A row with TTA is held against the control with TTA.
     """
-    compared = [row for row in rows if row["difference_to_control"].get("verification_accuracy")]
+    names = {row["row"] for row in rows}
+    compared = [row for row in rows if row["difference_to_control"].get("verification_accuracy") and CONTROL in names]
     if not compared:
         return NO_CONTROL
     best = max(compared, key=lambda row: row["verification_accuracy"])
     with_tta = best["row"].endswith(TTA)
     control = next(row for row in rows if row["row"] == (CONTROL + TTA if with_tta else CONTROL))
     gain = best["difference_to_control"]["verification_accuracy"]
-    difference = _gain(gain).removesuffix(" not shown")
+    difference = gain_text(gain).removesuffix(" not shown")
     if gain["low"] is None or gain["high"] is None or gain["low"] <= 0 <= gain["high"]:
         verdict = "is not shown to differ from"
     else:
         verdict = "beats" if gain["low"] > 0 else "is worse than"
+    of_control = percent_text(control, "verification_accuracy")
     return (
         f"The best row with a DSR ({row_label(best['row'])}, best of {len(compared)}; verification "
-        f"{_percent(best, 'verification_accuracy')} %) {verdict} the control, EdgeFace fine-tuned on bicubic faces"
-        f"{', with TTA' if with_tta else ''} ({_percent(control, 'verification_accuracy')} %): difference in points {difference}."
+        f"{percent_text(best, 'verification_accuracy')} %) {verdict} the control, EdgeFace fine-tuned on bicubic faces"
+        f"{', with TTA' if with_tta else ''} ({of_control} %): difference in points {difference}."
     )

@@ -1,57 +1,29 @@
 """1:N identification against a gallery, closed set and open set, after ISO/IEC 19795-1:2021.
 
-A probe's score for a subject is its highest cosine to that subject's gallery images. A probe is *enrolled* (mated) when its
-subject has gallery images. The answer is the subject of the highest score, or "unknown" below the threshold.
+A probe is *enrolled* (mated) when its subject has gallery images; the others are strangers. The answer is the subject of the
+highest score, or "unknown" below the threshold.
+
+    FPIR    share of strangers answered with a name
+    TPIR    share of enrolled probes named rightly, first and at or above the threshold; FNIR = 1 − TPIR
+    DIR     the same as TPIR at rank 1 (Phillips, Grother & Micheals 2011 call it detection and identification rate, and the
+            share of strangers named FAR: DIR@FAR is TPIR@FPIR)
+
+Both depend on how many subjects are enrolled: the result says it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from dsrkit.metrics import unit_length
+from dsrkit.evaluation.search import Found, Gallery, Ids, Probes, search
+from dsrkit.weighted import RANKS
 
 FPIRS = (0.1, 0.01)
-_PROBES_AT_ONCE = 1024  # against 10,000 gallery images: 40 MB of float32 scores
-
-Probes = Float[np.ndarray, "p d"]
-Gallery = Float[np.ndarray, "g d"]
-Ids = Sequence[Any] | np.ndarray
-
-
-def _search(
-    probe_emb: Probes, probe_ids: Ids, gallery_emb: Gallery, gallery_ids: Ids
-) -> tuple[Float[np.ndarray, " p"], Int[np.ndarray, " p"], int]:
-    """Each probe's highest score, its own subject's rank (1 is best, 0 when not enrolled), and the number of subjects.
-
-    Equal scores count against the probe: a collapsed recogniser, to whom all faces are alike, must not come out first.
-    """
-    probes, gallery = (unit_length(np.asarray(part, np.float32)) for part in (probe_emb, gallery_emb))
-    probe_ids, gallery_ids = np.asarray(probe_ids), np.asarray(gallery_ids)
-    for name, embeddings, ids in (("probe", probes, probe_ids), ("gallery", gallery, gallery_ids)):
-        if not len(ids) or ids.shape != (len(embeddings),):
-            raise ValueError(f"{name}: expected one id an embedding, got {list(ids.shape)} ids for {len(embeddings)} embeddings.")
-    if probes.shape[1] != gallery.shape[1]:
-        raise ValueError(f"Expected embeddings of one width, got probes of {probes.shape[1]}, gallery of {gallery.shape[1]}.")
-    if probe_ids.dtype.kind != gallery_ids.dtype.kind:
-        raise ValueError(f"Expected ids of one type, got {probe_ids.dtype} for probes, {gallery_ids.dtype} for the gallery.")
-    order = np.argsort(gallery_ids, kind="stable")
-    subjects, first = np.unique(gallery_ids[order], return_index=True)
-    column = np.searchsorted(subjects, probe_ids).clip(max=len(subjects) - 1)
-    enrolled = subjects[column] == probe_ids
-    top, rank = np.empty(len(probes)), np.zeros(len(probes), int)
-    columns_of_gallery = gallery[order].T
-    for start in range(0, len(probes), _PROBES_AT_ONCE):
-        part = slice(start, start + _PROBES_AT_ONCE)
-        scores = np.maximum.reduceat(probes[part] @ columns_of_gallery, first, axis=1)
-        own = np.take_along_axis(scores, column[part, None], axis=1)
-        top[part] = scores.max(1)
-        rank[part] = np.where(enrolled[part], (scores >= own).sum(1), 0)
-    return top, rank, len(subjects)
 
 
 def _threshold(top: Float[np.ndarray, " n"], fpir: float) -> float:
@@ -73,34 +45,58 @@ def identification(probe_emb: Probes, probe_ids: Ids, gallery_emb: Gallery, gall
 
     Returns a dictionary:
         cmc: [S] share of the enrolled probes whose subject is among the best k, k = 1 … S subjects (closed set).
-        rank1, rank5, rank10: of it (with fewer subjects than that: 1).
+        rank1, rank5, rank10, rank20: of it (with fewer subjects than that: 1).
+        map: mean average precision over the gallery images of the own subject (TinyFace's measure).
         unknown_rate: share of enrolled probes answered "unknown".
         correct_rate: share of enrolled probes named rightly at the threshold.
-        false_positive_identification_rate: share of non-enrolled probes answered with a name; NaN without such probes.
-        tpir_at_fpir: {0.1: …, 0.01: …} correct_rate at the threshold of that rate on these non-enrolled probes; {} without.
+        false_positive_identification_rate: share of strangers answered with a name; NaN without strangers.
+        tpir_at_fpir: {0.1: …, 0.01: …} correct_rate at the threshold of that rate on these strangers; {} without.
         threshold: as given.
-        rank, top_score: [P] the own subject's rank (0: not enrolled) and the best score of each probe.
+        enrolled_subjects, gallery_images, enrolled_probes, strangers: how many.
+        rank, top_score, own_score, average_precision: [P] see ``search.Found``.
+        nearest, runner_up, runner_up_score: [P] the ids of the two best subjects, and the second's score.
 
     Raises ValueError for bad embeddings or ids, and when no probe is enrolled.
     """
-    top, rank, subjects = _search(probe_emb, probe_ids, gallery_emb, gallery_ids)
-    enrolled = rank > 0
-    if not enrolled.any():
-        raise ValueError(f"Expected probes of enrolled subjects, got none among {len(rank)}. Enrol some of their images.")
+    found = search(probe_emb, probe_ids, gallery_emb, gallery_ids)
+    top, rank, subjects = found.top, found.rank, len(found.subjects)
+    enrolled = _enrolled(rank)
     cmc = np.cumsum(np.bincount(rank[enrolled], minlength=subjects + 1)[1:]) / enrolled.sum()
     named, first = top >= threshold, rank == 1
     outsiders = top[~enrolled]
     tpir = {fpir: float((first & (top >= _threshold(outsiders, fpir)))[enrolled].mean()) for fpir in FPIRS if len(outsiders)}
     return {
-        **{f"rank{k}": float(cmc[min(k, subjects) - 1]) for k in (1, 5, 10)},
+        **{f"rank{k}": float(cmc[min(k, subjects) - 1]) for k in RANKS},
         "cmc": cmc,
+        "map": float(found.average_precision[enrolled].mean()),
         "unknown_rate": float(1 - named[enrolled].mean()),
         "correct_rate": float((first & named)[enrolled].mean()),
         "false_positive_identification_rate": float(named[~enrolled].mean()) if len(outsiders) else float("nan"),
         "tpir_at_fpir": tpir,
         "threshold": float(threshold),
-        "rank": rank,
-        "top_score": top,
+        "enrolled_subjects": subjects,
+        "gallery_images": len(gallery_emb),
+        "enrolled_probes": int(enrolled.sum()),
+        "strangers": len(outsiders),
+        **_each_probe(found),
+    }
+
+
+def _enrolled(rank: Int[np.ndarray, " p"]) -> np.ndarray:
+    if not (rank > 0).any():
+        raise ValueError(f"Expected probes of enrolled subjects, got none among {len(rank)}. Enrol some of their images.")
+    return rank > 0
+
+
+def _each_probe(found: Found) -> dict[str, np.ndarray]:
+    return {
+        "rank": found.rank,
+        "top_score": found.top,
+        "own_score": found.own_score,
+        "average_precision": found.average_precision,
+        "nearest": found.subjects[found.nearest],
+        "runner_up": found.subjects[found.runner_up],
+        "runner_up_score": found.runner_up_score,
     }
 
 
@@ -118,8 +114,8 @@ def threshold_at_fpir(probe_emb: Probes, gallery_emb: Gallery, fpir: float) -> f
     if not 0 <= fpir <= 1:
         raise ValueError(f"fpir: expected a share from 0 to 1, got {fpir}. One per cent is 0.01.")
     nobody = np.zeros(len(probe_emb), int)
-    top, _, _ = _search(probe_emb, nobody, gallery_emb, np.ones(len(gallery_emb), int))
-    return _threshold(top, fpir)
+    found = search(probe_emb, nobody, gallery_emb, np.ones(len(gallery_emb), int))
+    return _threshold(found.top, fpir)
 
 
 def threshold_sweep(
@@ -134,10 +130,14 @@ def threshold_sweep(
     ``thresholds`` defaults to 0, 0.01 … 1. ``fpir`` is NaN without non-enrolled probes. To look at, not to choose by.
     Raises ValueError as ``identification``.
     """
-    top, rank, _ = _search(probe_emb, probe_ids, gallery_emb, gallery_ids)
-    enrolled = rank > 0
-    if not enrolled.any():
-        raise ValueError(f"Expected probes of enrolled subjects, got none among {len(rank)}. Enrol some of their images.")
+    found = search(probe_emb, probe_ids, gallery_emb, gallery_ids)
+    return sweep_of({"rank": found.rank, "top_score": found.top}, thresholds)
+
+
+def sweep_of(identified: Mapping[str, Any], thresholds: Float[np.ndarray, " t"] | None = None) -> pd.DataFrame:
+    """``threshold_sweep`` from an ``identification`` result, without another search. Raises ValueError as it does."""
+    top, rank = identified["top_score"], identified["rank"]
+    enrolled = _enrolled(rank)
     thresholds = np.linspace(0, 1, 101) if thresholds is None else np.asarray(thresholds, np.float64)
 
     def reached(scores: Float[np.ndarray, " n"]) -> Int[np.ndarray, " t"]:
@@ -154,6 +154,23 @@ def threshold_sweep(
             "fpir": reached(outsiders) / len(outsiders) if len(outsiders) else np.nan,
         }
     )
+
+
+def open_set_curve(identified: Mapping[str, Any]) -> pd.DataFrame:
+    """Points of the identification DET: columns threshold (falling), fpir and fnir, at every score of a stranger.
+
+    The first point lies above all strangers (FPIR 0), the last accepts them all.
+    Raises ValueError when the ``identification`` result has no strangers, or no enrolled probes.
+    """
+    top, rank = identified["top_score"], identified["rank"]
+    enrolled = _enrolled(rank)
+    strangers = np.unique(top[~enrolled])[::-1]
+    if not len(strangers):
+        raise ValueError(f"Expected probes of strangers, got none among {len(rank)}. Keep some subjects out of the gallery.")
+    thresholds = np.append(np.nextafter(np.float32(strangers[0]), np.float32(2)), strangers)
+    reached = [len(part) - np.searchsorted(np.sort(part), thresholds) for part in (top[~enrolled], top[rank == 1])]
+    fpir, fnir = reached[0] / np.sum(~enrolled), 1 - reached[1] / enrolled.sum()
+    return pd.DataFrame({"threshold": thresholds, "fpir": fpir, "fnir": fnir})
 
 
 def gallery_split(

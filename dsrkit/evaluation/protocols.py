@@ -52,9 +52,9 @@ def fold_numbers(folds: int | Int[np.ndarray, " p"], count: int) -> Int[np.ndarr
 
 def _held_out(
     scores: Float[np.ndarray, " p"], same: Bool[np.ndarray, " p"], folds: Int[np.ndarray, " p"]
-) -> tuple[Bool[np.ndarray, " p"], Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """Whether each pair is judged rightly by its fold's threshold; accuracy and threshold of each fold."""
-    correct = np.zeros(len(scores), bool)
+) -> tuple[Bool[np.ndarray, " p"], Float[np.ndarray, " p"], Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Whether each pair is judged rightly by its fold's threshold, and that threshold; accuracy and threshold of each fold."""
+    correct, judged_at = np.zeros(len(scores), bool), np.zeros(len(scores))
     accuracies, thresholds = [], []
     for fold in np.unique(folds):
         held = folds == fold
@@ -64,9 +64,10 @@ def _held_out(
                 "kind only. Spread both kinds over all folds."
             )
         thresholds.append(best_threshold(scores[~held], same[~held]))
+        judged_at[held] = thresholds[-1]
         correct[held] = (scores[held] >= thresholds[-1]) == same[held]
         accuracies.append(correct[held].mean())
-    return correct, np.array(accuracies), np.array(thresholds)
+    return correct, judged_at, np.array(accuracies), np.array(thresholds)
 
 
 def verification(
@@ -87,11 +88,12 @@ def verification(
         threshold: mean over folds, a cosine.
         d_prime, genuine_mean, impostor_mean, effective_rank: the collapse measures; the rank is that of ``embeddings``.
         scores, same, correct: [P] the cosine, the truth, and whether the held-out decision was right (for the bootstrap).
+        pair_threshold: [P] the threshold that decided the pair, chosen on the other folds.
 
     Raises ValueError for bad embeddings, pairs or folds, and when genuine or impostor pairs are missing.
     """
     scores, same = metrics.check_scores(metrics.cosine_scores(embeddings, pairs), same)
-    correct, accuracies, thresholds = _held_out(scores, same, fold_numbers(folds, len(scores)))
+    correct, judged_at, accuracies, thresholds = _held_out(scores, same, fold_numbers(folds, len(scores)))
     return {
         "accuracy": float(accuracies.mean()),
         "accuracy_std": float(accuracies.std(ddof=1)),
@@ -106,4 +108,5 @@ def verification(
         "scores": scores,
         "same": same,
         "correct": correct,
+        "pair_threshold": judged_at,
     }

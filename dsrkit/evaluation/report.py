@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dsrkit.evaluation.all_pairs import FARS as ALL_PAIRS_FARS
 from dsrkit.runs import atomic_path
 
 Row = dict[str, Any]
@@ -23,6 +24,12 @@ ROW_KEYS = (
 )  # fmt: skip
 # Keys that came later: every row that is made now has them, and one read from an older file gets these values.
 LATER_KEYS: dict[str, Any] = {"recognizer": "run", "hr_verification_accuracy": None, "difference_to_control": {}}
+FURTHER_KEYS = (
+    "rank20", "map", "enrolled_subjects", "gallery_images", "enrolled_probes", "strangers", "calibration_error",
+    "all_pairs_impostors", *(f"all_pairs_tar_at_far_{far:g}" for far in ALL_PAIRS_FARS),
+    "lpips", "similarity_to_true", "similarity_to_impostor", "nearer_to_impostor",
+)  # fmt: skip
+LATER_KEYS |= dict.fromkeys(FURTHER_KEYS)
 JUDGE_KEYS = ("recognizer", "sha256", "rows")
 
 Differences = Mapping[str, Mapping[str, float]]  # {measure: {"value", "low", "high"}} of ``bootstrap_difference``
@@ -41,24 +48,30 @@ def evaluation_row(
     control: Differences | None = None,
     hr_accuracy: float | None = None,
     recognizer: str = "run",
+    further: Mapping[str, Any] | None = None,
 ) -> Row:
     """One flat row of ``metrics.json``; what was not measured is None.
 
     Args:
         vlr_size: width×height as in "16x16" or "14x16".
-        protocol: "both-lr" or "hr-lr".
+        protocol: "both-lr", "hr-lr", "hr+lr"; "native" or "native-…" for faces without HR.
         verified, identified: what ``verification`` and ``identification`` returned.
-        quality: psnr (dB) and ssim.
+        quality: psnr (dB), ssim and lpips.
         interval: {measure: (low, high)} of ``bootstrap_interval``.
         difference, control: against the direct feed, and against the fine-tuned EdgeFace without a DSR.
         hr_accuracy: verification accuracy of the row's recogniser on HR faces.
         recognizer: "run", or "judge" for one that took no part in training.
+        further: others of ``FURTHER_KEYS``.
+
+    Raises ValueError for a further measure of another name.
     """
+    if unknown := set(further or {}) - set(FURTHER_KEYS):
+        raise ValueError(f"further: expected names among {', '.join(FURTHER_KEYS)}, got {sorted(unknown)}. Add them to the list.")
     made: Row = dict.fromkeys((*ROW_KEYS, *LATER_KEYS)) | {"row": row, "vlr_size": vlr_size, "protocol": protocol}
     made |= _measures(verified, identified)
-    made |= {key: (quality or {}).get(key) for key in ("psnr", "ssim")}
+    made |= {key: (quality or {}).get(key) for key in ("psnr", "ssim", "lpips")}
     made |= {"interval": interval or {}, "difference_to_direct_feed": difference or {}, "difference_to_control": control or {}}
-    made |= {"hr_verification_accuracy": hr_accuracy, "recognizer": recognizer}
+    made |= {"hr_verification_accuracy": hr_accuracy, "recognizer": recognizer} | dict(further or {})
     return _plain(made)
 
 
@@ -75,7 +88,8 @@ def _measures(verified: Mapping[str, Any] | None, identified: Mapping[str, Any] 
         }
     if identified is not None:
         keys = ("rank1", "rank5", "rank10", "unknown_rate", "correct_rate", "false_positive_identification_rate", "threshold")
-        made |= {key: identified[key] for key in keys}
+        counts = ("rank20", "map", "enrolled_subjects", "gallery_images", "enrolled_probes", "strangers")
+        made |= {key: identified[key] for key in (*keys, *counts)}
         made |= {f"tpir_at_fpir_{fpir:g}": value for fpir, value in identified["tpir_at_fpir"].items()}
     return made
 

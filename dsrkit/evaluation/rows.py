@@ -1,52 +1,74 @@
-"""From outcomes to rows for ``metrics.json`` and to a table of every decision."""
+"""From outcomes to rows for ``metrics.json``: every measure with its interval, every difference with its paired interval."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from dsrkit.bootstrap import Subjects, bootstrap_difference, bootstrap_interval
+from dsrkit.bootstrap import Difference, Interval, Subjects, bootstrap_samples, differences, intervals, measured
+from dsrkit.evaluation.decisions import decisions, pair_decisions
 from dsrkit.evaluation.headline import CONTROL, TTA
-from dsrkit.evaluation.report import Differences, Row, evaluation_row
+from dsrkit.evaluation.report import Row, evaluation_row
 from dsrkit.evaluation.trial import Outcome, Trial
+from dsrkit.weighted import Samples
+
+__all__ = ["NEVER_COMPARED", "decisions", "pair_decisions", "reference", "rows_of"]
 
 NEVER_COMPARED = ("hr", "direct_feed", CONTROL)  # rows without a DSR: none of them asks what restoring adds to fine-tuning
+
+Drawn = tuple[dict[str, float], Samples]  # the measures themselves, and in each draw
 
 
 def rows_of(trial: Trial, outcomes: Sequence[Outcome]) -> list[Row]:
     """Rows for ``metrics.json``: every measure with its interval, and its differences to the direct feed and the control.
 
-    Like stands against like: a row with TTA against the direct feed with TTA, the judge's against the judge's.
+    Like stands against like: a row with TTA against the direct feed with TTA, the judge's against the judge's. The same people
+    are drawn for every row, and each result is drawn once, whatever it is compared with.
     """
-    subjects = np.array(trial.faces.subjects)
-    of_pairs, of_probes = subjects[trial.pairs], subjects[trial.probes]
-    draws, seed = trial.params.bootstrap_draws, trial.params.seed
+    known: dict[int, Drawn] = {}  # by result: protocols share image quality and similarity
+    for number, result, of_whom in (one for outcome in outcomes for one in _results(trial, outcome)):
+        if number not in known:
+            known[number] = _drawn(trial, result, of_whom)
+    drawn = [_of_outcome(trial, outcome, known) for outcome in outcomes]
+    of_outcome = {id(outcome): one for outcome, one in zip(outcomes, drawn, strict=True)}
     rows = []
-    for outcome in outcomes:
-        verified = bootstrap_interval(outcome.verified, of_pairs, draws, seed)
-        identified = bootstrap_interval(outcome.identified, of_probes, draws, seed)
+    for outcome, (values, samples) in zip(outcomes, drawn, strict=True):
         feed, control = reference(outcome, outcomes, "direct_feed"), None
         if outcome.system.row.removesuffix(TTA) not in NEVER_COMPARED:
             control = reference(outcome, outcomes, CONTROL)
-        rows.append(
-            evaluation_row(
-                outcome.system.row,
-                trial.params.vlr_size,
-                outcome.protocol,
-                outcome.verified,
-                outcome.identified,
-                outcome.quality,
-                verified | identified,
-                _difference(outcome, feed, of_pairs, of_probes, draws, seed),
-                control=_difference(outcome, control, of_pairs, of_probes, draws, seed),
-                hr_accuracy=outcome.hr_accuracy,
-                recognizer=outcome.system.recognizer,
-            )
-        )
+        against = [
+            {} if other is None or other is outcome else differences(values, samples, *of_outcome[id(other)])
+            for other in (feed, control)
+        ]
+        rows.append(_row(trial, outcome, values, intervals(samples), *against))
     return rows
+
+
+def _row(
+    trial: Trial, outcome: Outcome, values: Mapping[str, float], interval: Interval, feed: Difference, control: Difference
+) -> Row:
+    further: dict[str, Any] = {measure: values[measure] for measure in outcome.similarity}
+    if outcome.verified:
+        further["calibration_error"] = outcome.verified.get("calibration_error")
+    if outcome.all_pairs:
+        further["all_pairs_impostors"] = outcome.all_pairs["impostors"]
+        further |= {f"all_pairs_tar_at_far_{far:g}": tar for far, tar in outcome.all_pairs["tar_at_far"].items()}
+    return evaluation_row(
+        outcome.system.row,
+        trial.params.vlr_size,
+        outcome.protocol,
+        outcome.verified,
+        outcome.identified,
+        outcome.quality,
+        interval,
+        feed,
+        control=control,
+        hr_accuracy=outcome.hr_accuracy,
+        recognizer=outcome.system.recognizer,
+        further=further,
+    )
 
 
 def reference(outcome: Outcome, outcomes: Sequence[Outcome], row: str) -> Outcome | None:
@@ -59,34 +81,28 @@ def reference(outcome: Outcome, outcomes: Sequence[Outcome], row: str) -> Outcom
     return next((other for other in same_kind if other.system.row.removesuffix(TTA) == row), None)
 
 
-def _difference(
-    outcome: Outcome, other: Outcome | None, of_pairs: Subjects, of_probes: Subjects, draws: int, seed: int
-) -> Differences:
-    """Paired differences of every measure; empty without another, and against itself."""
-    if other is None or other is outcome:
-        return {}
-    verified = bootstrap_difference(outcome.verified, other.verified, of_pairs, draws, seed)
-    return verified | bootstrap_difference(outcome.identified, other.identified, of_probes, draws, seed)
+def _results(trial: Trial, outcome: Outcome) -> Iterator[tuple[int, Mapping[str, Any], Subjects]]:
+    """Every result of an outcome with the subjects of its pairs, probes or faces, and a number that tells it from others."""
+    subjects = np.array(trial.faces.subjects)
+    if outcome.verified:
+        yield id(outcome.verified), outcome.verified, subjects[trial.pairs]
+    yield id(outcome.identified), outcome.identified, subjects[outcome.probes]
+    if outcome.all_pairs and outcome.all_pairs["tar_at_far"]:
+        yield id(outcome.all_pairs), outcome.all_pairs, subjects[outcome.all_pairs["rows"]]
+    for values in (outcome.similarity, outcome.image_quality):
+        if values:
+            yield id(values), {"means": values}, subjects[: len(next(iter(values.values())))]
 
 
-def decisions(trial: Trial, outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """Every probe's decision by every system: file, subject, best score, rank of the own subject (0: a stranger), answer."""
-    tables = []
-    for outcome in outcomes:
-        found = outcome.identified
-        named = found["top_score"] >= found["threshold"]
-        tables.append(
-            pd.DataFrame(
-                {
-                    "row": outcome.system.row,
-                    "protocol": outcome.protocol,
-                    "probe": [trial.faces.names[probe] for probe in trial.probes],
-                    "subject": [trial.faces.subjects[probe] for probe in trial.probes],
-                    "score": found["top_score"],
-                    "rank": found["rank"],
-                    "threshold": found["threshold"],
-                    "answer": np.where(~named, "unknown", np.where(found["rank"] == 1, "right", "wrong")),
-                }
-            )
-        )
-    return pd.concat(tables, ignore_index=True)
+def _drawn(trial: Trial, result: Mapping[str, Any], subjects: Subjects) -> Drawn:
+    return measured(result, subjects), bootstrap_samples(result, subjects, trial.params.bootstrap_draws, trial.params.seed)
+
+
+def _of_outcome(trial: Trial, outcome: Outcome, known: Mapping[int, Drawn]) -> Drawn:
+    """All measures of an outcome, and their samples."""
+    values: dict[str, float] = {}
+    samples: Samples = {}
+    for number, *_ in _results(trial, outcome):
+        values |= known[number][0]
+        samples |= known[number][1]
+    return values, samples

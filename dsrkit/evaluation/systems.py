@@ -8,8 +8,8 @@
     dsr_finetuned           the fine-tuned EdgeFace on restored faces
     cycle_1, …              both networks after each cycle
 
-With test-time augmentation (TTA) each has a twin, ``<row>_tta``. A *judge*, an EdgeFace that took no part in training, may
-score the same faces: what it gains from restoring, the DSR cannot have learnt from it.
+With test-time augmentation (TTA) each has a twin, ``<row>_tta``. A *judge*, any recogniser that took no part in training
+(``dsrkit.evaluation.judge``), may score the same faces: what it gains from restoring, the DSR cannot have learnt from it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from torch import nn
 
 from dsrkit.data.faces import FaceSet
 from dsrkit.evaluation.headline import CONTROL, TTA
+from dsrkit.evaluation.judge import AnyRecognizer, CalledRecognizer, open_judge
 from dsrkit.evaluation.report import Row
 from dsrkit.models.checkpoint import read_about
 from dsrkit.models.dsr import load_dsr
-from dsrkit.models.edgeface import EdgeFace, edgeface_file, load_edgeface
+from dsrkit.models.edgeface import edgeface_file, load_edgeface
 from dsrkit.params import Evaluation
 from dsrkit.recognition import restore
 from dsrkit.runs import Run, file_hash, resolve
@@ -45,7 +46,7 @@ class System:
     """
 
     row: str
-    edgeface: EdgeFace
+    edgeface: AnyRecognizer  # an EdgeFace; a judge may be another recogniser
     restorer: Restorer
     files: dict[str, Path]
     tta: bool = False
@@ -69,7 +70,7 @@ def open_systems(run: Run, params: Evaluation, device: torch.device) -> list[Sys
     Raises FileNotFoundError when the run has no DSR yet, ValueError for an EdgeFace that belongs to another DSR.
     """
     original = edgeface_file(params.edgeface)
-    rows = _rows_on_disk(run, original)
+    rows = rows_on_disk(run, original)
     edgefaces = {path: load_edgeface(path, device) for path in {edgeface for _, _, edgeface in rows}}
     restorers: dict[tuple[Path, ...], Restorer] = {}  # by files: systems that share a DSR share the module, and its faces
     for _, dsrs, _ in rows:
@@ -83,7 +84,7 @@ def open_systems(run: Run, params: Evaluation, device: torch.device) -> list[Sys
     return with_twins(systems) if params.tta else systems
 
 
-def _rows_on_disk(run: Run, original: Path) -> list[tuple[str, tuple[Path, ...], Path]]:
+def rows_on_disk(run: Run, original: Path) -> list[tuple[str, tuple[Path, ...], Path]]:
     """Row, files of its DSR (none: no DSR; several: an ensemble) and EdgeFace, checked for belonging together."""
     resolve("", run.dsr, "DSR (run 02_dsr_training first)")
     rows: list[tuple[str, tuple[Path, ...], Path]] = [("hr", (), original), ("direct_feed", (), original)]
@@ -151,11 +152,11 @@ def distinct_restorers(systems: Sequence[System]) -> list[System]:
 def judge_systems(params: Evaluation, systems: Sequence[System], device: torch.device) -> list[System]:
     """The judge on the faces of each distinct restorer, named as the first row that shows them; none without a judge.
 
-    Raises FileNotFoundError when there is no such file, ValueError when it is a recogniser of the run itself.
+    Raises ValueError when it is a recogniser of the run itself, and as ``judge.open_judge``.
     """
     if not params.judge:
         return []
-    path = edgeface_file(params.judge, "an independent EdgeFace (judge)")
+    judge, path = open_judge(params.judge, device)
     digest = file_hash(path)
     for known in {system.files["edgeface"] for system in systems}:
         if file_hash(known) == digest:
@@ -163,7 +164,6 @@ def judge_systems(params: Evaluation, systems: Sequence[System], device: torch.d
                 f"judge: expected an EdgeFace that took no part in training, got {path}, the same file (SHA-256 {digest[:12]}…) "
                 f"as the run's own {known.name}. Give another one, such as EdgeFace-xs beside EdgeFace-xxs, or none."
             )
-    judge = load_edgeface(path, device)
     return [
         replace(system, edgeface=judge, files=system.files | {"edgeface": path}, recognizer="judge")
         for system in distinct_restorers(systems)
@@ -171,8 +171,9 @@ def judge_systems(params: Evaluation, systems: Sequence[System], device: torch.d
 
 
 def judge_about(judges: Sequence[System], rows: Sequence[Row]) -> dict[str, Any] | None:
-    """What ``metrics.json`` says of the judge: its file's name, its SHA-256 and its rows; None without a judge."""
+    """What ``metrics.json`` says of the judge: its file (or function), its SHA-256 and its rows; None without a judge."""
     if not judges:
         return None
-    path = judges[0].files["edgeface"]
-    return {"recognizer": path.name, "sha256": file_hash(path), "rows": list(rows)}
+    path, judge = judges[0].files["edgeface"], judges[0].edgeface
+    name = judge.name if isinstance(judge, CalledRecognizer) else path.name
+    return {"recognizer": name, "sha256": file_hash(path), "rows": list(rows)}

@@ -1,134 +1,156 @@
 """What every system makes of a split.
 
-Two protocols: *both-lr* (gallery and probe, left and right of a pair, are VLR faces) and *hr-lr* (the gallery, the left
-face, is HR). The threshold of identification is chosen on validation subjects at a stated rate of strangers named (FPIR),
-then frozen.
+Protocols: *both-lr* (gallery and probe, left and right of a pair, are VLR faces), *hr-lr* (the gallery, the left face, is HR)
+and *hr+lr* (the gallery holds the sum of both embeddings). Faces of native low resolution have no HR: the one protocol is
+*native*, and where file names tell a distance, *native-4.2m* … for the probes of each. The threshold of identification is
+chosen on validation subjects at a stated rate of strangers named (FPIR), then frozen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, UInt8
 
-from dsrkit.data.faces import FaceSet, open_split, read_pairs
-from dsrkit.evaluation.open_set import gallery_split, identification, threshold_at_fpir, threshold_sweep
+from dsrkit.evaluation.all_pairs import all_pairs_verification
+from dsrkit.evaluation.judge import AnyRecognizer, embeddings_of
+from dsrkit.evaluation.material import NATIVE, PROTOCOLS, Trial, open_trial
+from dsrkit.evaluation.open_set import gallery_split, identification, sweep_of, threshold_at_fpir
 from dsrkit.evaluation.protocols import verification
+from dsrkit.evaluation.quality import Values, identity_similarity, image_quality, load_lpips
 from dsrkit.evaluation.systems import Restorer, System, shown_by
-from dsrkit.models.edgeface import EdgeFace
-from dsrkit.params import Evaluation
-from dsrkit.recognition import QUALITY_FACES, embed, quality
-from dsrkit.runs import Run, resolve
+from dsrkit.metrics import calibration_error, cosine_scores, fit_probability, probability, unit_length
+from dsrkit.recognition import QUALITY_FACES
+from dsrkit.runs import ROOT, resolve
 
-PROTOCOLS = ("both-lr", "hr-lr")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """The test split with its pairs, and its gallery, probes and strangers; the validation split for thresholds."""
-
-    params: Evaluation
-    faces: FaceSet
-    pairs: Int[np.ndarray, "p 2"]
-    same: Bool[np.ndarray, " p"]
-    folds: Int[np.ndarray, " p"]
-    gallery: Int[np.ndarray, " g"]
-    probes: Int[np.ndarray, " q"]
-    validation: FaceSet
-
-
-def open_trial(run: Run, params: Evaluation) -> Trial:
-    """Open what is evaluated. Probes are the faces of enrolled subjects and, after them, of strangers.
-
-    Subjects with too few images to be enrolled are strangers; where there are none, every fifth subject is made one.
-    Raises FileNotFoundError or ValueError for a data set that cannot serve.
-    """
-    if params.split == "val" and params.threshold_fpir:
-        raise ValueError(
-            "threshold_fpir: expected 0 for split val, whose faces would choose the threshold that judges them, got "
-            f"{params.threshold_fpir}. Set threshold_fpir to 0 and give a threshold, or evaluate the test split."
-        )
-    dataset = resolve(params.dataset, run.dataset, "data set (dataset)")
-    faces = open_split(dataset, params.split, params.vlr_size).first(params.limit)
-    pairs, same, folds = read_pairs(dataset, params.split, faces)
-    gallery, probes, strangers = gallery_split(faces.labels, params.enrolled, params.seed)
-    if not len(strangers):
-        apart = faces.labels % 5 == 4
-        strangers = np.sort(np.concatenate([gallery[apart[gallery]], probes[apart[probes]]]))
-        gallery, probes = gallery[~apart[gallery]], probes[~apart[probes]]
-    validation = open_split(dataset, "val", params.vlr_size)
-    return Trial(params, faces, pairs, same, folds, gallery, np.concatenate([probes, strangers]), validation)
+__all__ = [
+    "NATIVE",
+    "PROTOCOLS",
+    "Outcome",
+    "Seen",
+    "Trial",
+    "evaluate",
+    "frozen_threshold",
+    "gallery_version",
+    "open_trial",
+    "outcomes_of",
+    "see",
+]
 
 
 @dataclass(frozen=True)
 class Seen:
     """One recogniser's embeddings of one version of the faces: of the trial's split and of the validation split."""
 
-    faces: Float[np.ndarray, "n 512"]
-    validation: Float[np.ndarray, "v 512"]
+    faces: Float[np.ndarray, "n d"]
+    validation: Float[np.ndarray, "v d"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one system did under one protocol."""
+    """What one system did under one protocol. What has no meaning there is None, or empty."""
 
     system: System
     protocol: str
-    verified: dict[str, Any]
+    verified: dict[str, Any] | None  # None for a protocol of some of the probes
     identified: dict[str, Any]
     sweep: pd.DataFrame
-    embeddings: Float[np.ndarray, "n 512"]  # of the faces as this system sees VLR ones
-    hr_embeddings: Float[np.ndarray, "n 512"]  # of the HR faces, by the same recogniser
-    hr_accuracy: float  # verification of those
-    quality: dict[str, float]
+    embeddings: Float[np.ndarray, "n d"]  # of the faces as this system sees VLR ones
+    hr_embeddings: Float[np.ndarray, "n d"] | None  # of the HR faces, by the same recogniser
+    hr_accuracy: float | None  # verification of those
+    quality: dict[str, float]  # means of ``image_quality``
+    probes: Int[np.ndarray, " q"]  # whom ``identified`` is about
+    all_pairs: dict[str, Any] | None = None
+    image_quality: Values = field(default_factory=dict)  # of each of the first faces
+    similarity: Values = field(default_factory=dict)  # of each face
+
+
+Judged = tuple[dict[str, Any] | None, dict[str, Any], dict[str, Any] | None]  # verification, identification, all pairs
+Version = tuple[Restorer, AnyRecognizer, bool]  # what is shown, who looks, with or without TTA
 
 
 def evaluate(trial: Trial, systems: Sequence[System]) -> Iterator[Outcome]:
-    """Every system under every protocol, in order.
+    """Every system that the faces can be shown to, under every protocol, in order.
 
     Faces are restored once a restorer and embedded once a recogniser, for all systems that share them.
     """
-    seen, measured = see(trial, systems)
-    hr_accuracies: dict[tuple[EdgeFace, bool], float] = {}
+    systems = trial.takes(systems)
+    yield from outcomes_of(trial, systems, *see(trial, systems))
+
+
+def outcomes_of(
+    trial: Trial, systems: Sequence[System], seen: Mapping[Version, Seen], measured: Mapping[Restorer, Values]
+) -> Iterator[Outcome]:
+    """Everything after the embeddings: ``seen`` and ``measured`` are what ``see`` gives."""
+    hr_accuracies: dict[tuple[AnyRecognizer, bool], float | None] = {}
     for system in systems:
-        low, high = (seen[restorer, system.edgeface, system.tta] for restorer in (system.restorer, "hr"))
+        low, high = seen[system.restorer, system.edgeface, system.tta], seen.get(("hr", system.edgeface, system.tta))
         recogniser = (system.edgeface, system.tta)
         if recogniser not in hr_accuracies:
-            hr_accuracies[recogniser] = verification(high.faces, trial.pairs, trial.same, trial.folds)["accuracy"]
-        for protocol in PROTOCOLS:
-            left = low if protocol == "both-lr" else high
-            threshold = frozen_threshold(trial, left.validation, low.validation)
-            verified, identified, sweep = _judged(trial, left.faces, low.faces, threshold)
-            accuracy, quality_of = hr_accuracies[recogniser], measured.get(system.restorer, {})
-            yield Outcome(system, protocol, verified, identified, sweep, low.faces, high.faces, accuracy, quality_of)
+            pairs = trial.pairs, trial.same, trial.folds
+            hr_accuracies[recogniser] = verification(high.faces, *pairs)["accuracy"] if high else None
+        similarity: Values = {}
+        if high and system.restorer != "hr":
+            similarity = identity_similarity(low.faces, high.faces, trial.faces.labels)
+        each = measured.get(system.restorer, {})
+        quality = {measure: float(values.mean()) for measure, values in each.items()}
+        judged: Judged | None = None
+        for protocol, probes in trial.protocols.items():
+            if judged is None or system.restorer != "hr":  # HR faces are the same gallery under every protocol
+                judged = _judged(trial, protocol, probes, gallery_version(protocol, low, high), low)
+            verified, identified, every_pair = judged
+            yield Outcome(
+                system, protocol, verified, identified, sweep_of(identified), low.faces, high.faces if high else None,
+                hr_accuracies[recogniser], quality, probes, every_pair, each, similarity,
+            )  # fmt: skip
 
 
-def see(
-    trial: Trial, systems: Sequence[System]
-) -> tuple[dict[tuple[Restorer, EdgeFace, bool], Seen], dict[Restorer, dict[str, float]]]:
-    """Embeddings by restorer, recogniser and TTA (of HR faces for every recogniser), and PSNR and SSIM by restorer.
+def gallery_version(protocol: str, low: Seen, high: Seen | None) -> Seen:
+    """What stands in the gallery, and left in a pair: the faces as probes are seen, the HR ones, or the sum of both."""
+    if high is None or protocol not in ("hr-lr", "hr+lr"):
+        return low
+    if protocol == "hr-lr":
+        return high
+    return Seen(unit_length(low.faces + high.faces), unit_length(low.validation + high.validation))
+
+
+def see(trial: Trial, systems: Sequence[System]) -> tuple[dict[Version, Seen], dict[Restorer, Values]]:
+    """Embeddings by restorer, recogniser and TTA (of HR faces for every recogniser), and image quality by restorer.
 
     One restorer after the other: the faces of one are in memory at a time (300 MB for LFW), embeddings are small.
     """
-    seen: dict[tuple[Restorer, EdgeFace, bool], Seen] = {}
-    measured: dict[Restorer, dict[str, float]] = {}
-    restorers: list[Restorer] = ["hr", *(system.restorer for system in systems)]
+    seen: dict[Version, Seen] = {}
+    measured: dict[Restorer, Values] = {}
+    lpips = None
+    if trial.params.lpips_weights and trial.faces.has_hr:
+        lpips = load_lpips(resolve(trial.params.lpips_weights, ROOT, "VGG16 weights (lpips_weights)"))
+    restorers: list[Restorer] = [system.restorer for system in systems]
+    if trial.faces.has_hr:
+        restorers.insert(0, "hr")
     for restorer in dict.fromkeys(restorers):
         faces, validation = shown_by(restorer, trial.faces), shown_by(restorer, trial.validation)
-        if restorer != "hr":
-            measured[restorer] = quality(faces[:QUALITY_FACES], trial.faces.hr[:QUALITY_FACES])
+        if restorer != "hr" and trial.faces.has_hr:
+            measured[restorer] = image_quality(faces[:QUALITY_FACES], trial.faces.hr[:QUALITY_FACES], lpips)
         for system in systems:
             key = (restorer, system.edgeface, system.tta)
             if key not in seen and restorer in ("hr", system.restorer):
-                seen[key] = Seen(*(embed(part, system.edgeface, system.tta) for part in (faces, validation)))
+                seen[key] = Seen(*(_embedded(system, part) for part in (faces, validation)))
     return seen, measured
 
 
-def frozen_threshold(trial: Trial, gallery: Float[np.ndarray, "n 512"], probes: Float[np.ndarray, "n 512"]) -> float:
+def _embedded(system: System, faces: UInt8[np.ndarray, "n 112 112 3"]) -> Float[np.ndarray, "n d"]:
+    """Embeddings of faces by a system's recogniser. Raises ValueError that names the system when some are not finite."""
+    try:
+        return unit_length(embeddings_of(faces, system.edgeface, system.tta))
+    except ValueError as error:
+        raise ValueError(f"{system.row} (recogniser of the {system.recognizer}): {error}") from error
+
+
+def frozen_threshold(trial: Trial, gallery: Float[np.ndarray, "n d"], probes: Float[np.ndarray, "n d"]) -> float:
     """The threshold at the stated FPIR on validation subjects: half of them enrolled, the others strangers.
 
     With ``threshold_fpir`` 0 the parameter ``threshold`` is taken as it is.
@@ -141,12 +163,43 @@ def frozen_threshold(trial: Trial, gallery: Float[np.ndarray, "n 512"], probes: 
     return threshold_at_fpir(probes[strangers], gallery[known[enrolled]], trial.params.threshold_fpir)
 
 
-def _judged(
-    trial: Trial, left: Float[np.ndarray, "n 512"], right: Float[np.ndarray, "n 512"], threshold: float
-) -> tuple[dict[str, Any], dict[str, Any], pd.DataFrame]:
-    """Verification, identification and threshold sweep; gallery and left faces from ``left``, the others from ``right``."""
-    shifted = trial.pairs + np.array([0, len(left)])  # rows of `left`, then rows of `right`
-    verified = verification(np.concatenate([left, right]), shifted, trial.same, trial.folds)
+def _judged(trial: Trial, protocol: str, probes: Int[np.ndarray, " q"], left: Seen, right: Seen) -> Judged:
+    """Verification, identification and all pairs; gallery and left faces from ``left``, the others from ``right``."""
     labels = trial.faces.labels
-    searched = (right[trial.probes], labels[trial.probes], left[trial.gallery], labels[trial.gallery])
-    return verified, identification(*searched, threshold), threshold_sweep(*searched)
+    threshold = frozen_threshold(trial, left.validation, right.validation)
+    gallery = left.faces[trial.gallery], labels[trial.gallery]
+    identified = identification(right.faces[probes], labels[probes], *gallery, threshold)
+    if protocol.startswith(f"{NATIVE}-"):
+        return None, identified, None
+    verified = verification(*_two_sided(left.faces, right.faces, trial.pairs), trial.same, trial.folds)
+    verified |= _calibrated(trial, verified, left, right)
+    few = _drawn(len(labels), trial.params.all_pairs_faces, trial.params.seed)
+    if protocol == "hr+lr" or not len(few):  # a gallery of two versions of a face is for searching, not for a pair
+        return verified, identified, None
+    every_pair = all_pairs_verification(left.faces[few], right.faces[few], labels[few])
+    return verified, identified, every_pair | {"rows": few}
+
+
+def _two_sided(
+    left: Float[np.ndarray, "n d"], right: Float[np.ndarray, "n d"], pairs: Int[np.ndarray, "p 2"]
+) -> tuple[Float[np.ndarray, "m d"], Int[np.ndarray, "p 2"]]:
+    """Embeddings and pairs for ``verification``, where the left face of a pair is of ``left``, the right one of ``right``."""
+    return np.concatenate([left, right]), pairs + np.array([0, len(left)])
+
+
+def _drawn(count: int, most: int, seed: int) -> Int[np.ndarray, " k"]:
+    """All rows, or ``most`` of them by seed."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
+
+
+def _calibrated(trial: Trial, verified: dict[str, Any], left: Seen, right: Seen) -> dict[str, Any]:
+    """Probabilities of the pairs by a logistic fit on validation pairs, and how well they keep their word."""
+    if trial.validation_pairs is None or len(np.unique(trial.validation_pairs[1])) < 2:
+        return {}
+    pairs, same = trial.validation_pairs
+    fit = fit_probability(cosine_scores(*_two_sided(left.validation, right.validation, pairs)), same)
+    probabilities = probability(verified["scores"], *fit)
+    error = calibration_error(probabilities, verified["same"])
+    return {"probability": probabilities, "probability_fit": fit, "calibration_error": error}

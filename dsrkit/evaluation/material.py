@@ -1,0 +1,112 @@
+"""What an evaluation is about: faces, pairs, gallery, probes and strangers, and the validation split.
+
+The manifest's roles say who is enrolled; where it has none, ``native.searched`` says how they are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Int
+
+from dsrkit.data.faces import FaceSet, open_split, read_pairs
+from dsrkit.data.layout import read_manifest
+from dsrkit.evaluation.native import conditions_of, searched
+from dsrkit.evaluation.systems import System
+from dsrkit.params import Evaluation
+from dsrkit.runs import Run, resolve
+
+PROTOCOLS = ("both-lr", "hr-lr", "hr+lr")
+NATIVE = "native"
+
+Pairs = tuple[Int[np.ndarray, "p 2"], Bool[np.ndarray, " p"], Int[np.ndarray, " p"]]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The test split with its pairs, and its gallery, probes and strangers; the validation split for thresholds.
+
+    ``conditions`` says which of the probes were taken under which condition. ``validation_pairs`` are pairs, and whether each
+    is genuine, to fit probabilities on; None where there are none, or where validation is what is tested.
+    """
+
+    params: Evaluation
+    faces: FaceSet
+    pairs: Int[np.ndarray, "p 2"]
+    same: Bool[np.ndarray, " p"]
+    folds: Int[np.ndarray, " p"]
+    gallery: Int[np.ndarray, " g"]
+    probes: Int[np.ndarray, " q"]
+    validation: FaceSet
+    conditions: dict[str, Bool[np.ndarray, " q"]] = field(default_factory=dict)
+    validation_pairs: tuple[Int[np.ndarray, "v 2"], Bool[np.ndarray, " v"]] | None = None
+
+    @cached_property
+    def protocols(self) -> dict[str, Int[np.ndarray, " q"]]:
+        """The probes of each protocol, the first protocol being the one that stands for the evaluation."""
+        if self.faces.has_hr:
+            return dict.fromkeys(PROTOCOLS, self.probes)
+        apart = {f"{NATIVE}-{name}": self.probes[there] for name, there in self.conditions.items()}
+        return {NATIVE: self.probes} | apart
+
+    def takes(self, systems: Sequence[System]) -> list[System]:
+        """The systems that these faces can be shown to: without HR faces, none that looks at HR."""
+        return [system for system in systems if self.faces.has_hr or system.restorer != "hr"]
+
+
+def open_trial(run: Run, params: Evaluation) -> Trial:
+    """Open what is evaluated. Probes are the faces of enrolled subjects and, after them, of strangers.
+
+    Raises FileNotFoundError or ValueError for a data set that cannot serve.
+    """
+    if params.split == "val" and params.threshold_fpir:
+        raise ValueError(
+            "threshold_fpir: expected 0 for split val, whose faces would choose the threshold that judges them, got "
+            f"{params.threshold_fpir}. Set threshold_fpir to 0 and give a threshold, or evaluate the test split."
+        )
+    dataset = resolve(params.dataset, run.dataset, "data set (dataset)")
+    faces = open_split(dataset, params.split, params.vlr_size).first(params.limit)
+    gallery, probes, strangers = searched(faces, params.enrolled, params.seed)
+    every = np.concatenate([probes, strangers])
+    conditions = conditions_of([faces.names[probe] for probe in every])
+    validation = _validation(dataset, params, faces)
+    with_pairs = params.split != "val" and len(validation)
+    of_validation = read_pairs(dataset, "val", validation)[:2] if with_pairs else None
+    return Trial(params, faces, *_pairs(dataset, params, faces), gallery, every, validation, conditions, of_validation)
+
+
+def _pairs(dataset: Path, params: Evaluation, faces: FaceSet) -> Pairs:
+    """The split's pairs. Raises ValueError where they name faces that are not there, or are of one kind only."""
+    pairs, same, folds = read_pairs(dataset, params.split, faces)
+    listed = pd.read_csv(dataset / f"{params.split}_pairs.csv", dtype=str, keep_default_na=False)
+    if not params.limit and len(listed) > len(pairs):
+        lost = sorted((set(listed.left) | set(listed.right)) - set(faces.names))
+        raise ValueError(
+            f"{dataset}: expected pairs of faces of the split, got {len(listed) - len(pairs)} that name others, such as "
+            f"{lost[0]}. Make the data set again, or remove these lines from {params.split}_pairs.csv."
+        )
+    if not same.any() or same.all():
+        raise ValueError(
+            f"{dataset}: expected genuine and impostor pairs, got {same.sum()} genuine ones of {len(same)} pairs among "
+            f"{len(faces)} faces. " + ("Raise limit." if params.limit else "Make the data set again with 01_data_migration.")
+        )
+    return pairs, same, folds
+
+
+def _validation(dataset: Path, params: Evaluation, faces: FaceSet) -> FaceSet:
+    """The validation split; no faces where there is none that can serve, and no threshold to be chosen on it."""
+    if "val" in set(read_manifest(dataset).split):
+        validation = open_split(dataset, "val", params.vlr_size)
+        if validation.has_hr or not faces.has_hr:
+            return validation
+    if params.threshold_fpir:
+        raise ValueError(
+            f"{dataset}: expected validation subjects {'with HR faces ' if faces.has_hr else ''}to choose a threshold on, got "
+            "none. Set threshold_fpir to 0 and give a threshold that was chosen elsewhere."
+        )
+    return faces.rows(slice(0))
