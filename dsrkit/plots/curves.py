@@ -1,142 +1,165 @@
-"""Curves of an evaluation: ROC, score histograms, threshold sweep, CMC. ``results`` map a row's name to its result."""
+"""Curves of an evaluation: ROC, DET and CMC, with bands where they are given. ``results`` map a row's name to its result."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from scipy.special import ndtri
 from sklearn.metrics import roc_curve
 
-from dsrkit.evaluation.headline import row_label
-from dsrkit.plots.style import COLOURS, COLUMN, GREY, hide_unused, look, panels, styled
+from dsrkit.metrics import FARS
+from dsrkit.plots.results import Bands, Results, legend_label, ranked, require_known, scored
+from dsrkit.plots.style import GREY, look, panels, styled
 
-Results = Mapping[str, Mapping[str, Any]]
+Rates = Float[np.ndarray, " t"]
+
+BAND = "95 % band (bootstrap by subject)"
+
+# The rates that ISO/IEC 19795 and NIST reports write at a DET's axes.
+_DET_TICKS = (1e-5, 1e-4, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99)
 
 
-def _require(data: Mapping[str, Any] | pd.DataFrame, what: str) -> None:
-    if not len(data):
-        raise ValueError(f"Expected {what} to draw, got none. Run the evaluation first.")
+def _percents(share: float, _: int = 0) -> str:
+    return f"{100 * share:g}"
+
+
+def _draw_bands(axis: Axes, bands: Bands, rows: list[str], x: str, step: Literal["post"] | None = "post") -> None:
+    """Shade between low and high over column ``x`` in the colour of each row, and say in the legend what the shade is."""
+    for row, band in bands.items():
+        colour = look(rows.index(row))["color"]
+        axis.fill_between(band[x], band["low"], band["high"], step=step, color=colour, alpha=0.18, linewidth=0)
+    if bands:
+        axis.fill_between([], [], [], color=GREY, alpha=0.25, linewidth=0, label=BAND)
 
 
 @styled
-def plot_roc(results: Results) -> Figure:
+def plot_roc(results: Results, bands: Bands | None = None) -> Figure:
     """TAR over FAR (logarithmic, from one impostor pair on), with markers at FAR 0.1, 0.01 and 0.001.
 
     Args:
-        results: row name → ``verification`` result (scores, same, tar_at_far).
+        results: row name → ``verification`` result (scores, same, auc, tar_at_far).
+        bands: row name → ``roc_band``; two or three rows' stay legible.
+
+    Raises ValueError naming the row, for NaN scores and where genuine or impostor pairs are missing.
     """
-    _require(results, "verification results")
-    figure, axes = panels(1, 1, height=2.8 + 0.17 * len(results))
-    axis = axes[0, 0]
-    fewest = min(int(np.sum(~result["same"])) for result in results.values())
-    for number, (name, result) in enumerate(results.items()):
-        far, tar, _ = roc_curve(result["same"], result["scores"], drop_intermediate=False)
+    checked, bands = scored(results), bands or {}
+    require_known("bands", bands, results)
+    figure, axes = panels(1, 1, height=2.3 + 0.14 * len(results))
+    axis, rows, lowest = axes[0, 0], list(results), 1.0
+    fewest = min(int(np.sum(~same)) for _, same in checked.values())
+    left = min(1 / fewest, 0.05)
+    for number, (row, (scores, same)) in enumerate(checked.items()):
+        far, tar, _ = roc_curve(same, scores, drop_intermediate=False)
         style = look(number)
         marker = style.pop("marker")
         # A step, not a slope, between measured rates: between them no threshold lies.
-        axis.plot(far, tar, drawstyle="steps-post", label=f"{row_label(name)}, AUC {result['auc']:.4f}", **style)
-        marks = [(rate, value) for rate, value in result["tar_at_far"].items() if rate >= 1 / fewest]
+        axis.plot(far, tar, drawstyle="steps-post", **style)
+        marks = [(rate, value) for rate, value in results[row]["tar_at_far"].items() if rate >= 1 / fewest]
         axis.plot(*zip(*marks, strict=True), linestyle="none", marker=marker, color=style["color"])
+        axis.plot([], label=legend_label(row, f"AUC {results[row]['auc']:.4f}"), marker=marker, **style)
+        lowest = min(lowest, tar[far <= left][-1])
+    _draw_bands(axis, bands, rows, "far")
     axis.set_xscale("log")
-    axis.set(xlim=(min(1 / fewest, 0.05), 1), ylim=(0, 1.02), xlabel="false accept rate (FAR)", ylabel="true accept rate (TAR)")
+    bottom = np.floor(10 * min(lowest, 0.9)) / 10
+    axis.set(xlim=(left, 1), ylim=(bottom, 1 + 0.02 * (1 - bottom)))
+    axis.set(xlabel="false accept rate (%)", ylabel="true accept rate (%)")
+    axis.xaxis.set_major_formatter(FuncFormatter(_percents))
+    axis.yaxis.set_major_formatter(FuncFormatter(_percents))
+    figure.legend(loc="outside lower center")
+    return figure
+
+
+def _deviates(shares: Rates | float, count: int) -> Rates:
+    """Normal deviates (probit); rates of 0 and 1, which lie infinitely far, half a trial away from them."""
+    return ndtri(np.clip(shares, 0.5 / count, 1 - 0.5 / count))
+
+
+def _det_axes(axis: Axes, left: float, bottom: float, top: float) -> None:
+    """Rates in per cent at normal deviates, none so near to the one before that they would touch."""
+    for where, low, high, room in ((axis.xaxis, left, 0.5, 0.09), (axis.yaxis, bottom, top, 0.06)):
+        chosen: list[float] = []
+        for rate in _DET_TICKS:
+            if low <= rate <= high and not (chosen and ndtri(rate) - ndtri(chosen[-1]) < room * (ndtri(high) - ndtri(low))):
+                chosen.append(rate)
+        where.set_ticks(ndtri(chosen), [_percents(rate) for rate in chosen])
+    axis.set(xlim=ndtri([left, 0.5]), ylim=ndtri([bottom, top]))
+    axis.set(xlabel="false accept rate (%)", ylabel="false reject rate (%)")
+
+
+@styled
+def plot_det(results: Results, bands: Bands | None = None) -> Figure:
+    """FRR over FAR, both on normal deviates, where normal scores give straight lines; markers at the equal
+    error rate (on the diagonal) and at FAR 0.1, 0.01 and 0.001.
+
+    The detection error trade-off of Martin et al., "The DET curve in assessment of detection task performance" (1997), as
+    ISO/IEC 19795-1:2021 reports it; from one impostor pair and one genuine pair on.
+
+    Args: as ``plot_roc`` (scores, same, eer). Raises ValueError as ``plot_roc``.
+    """
+    checked, bands = scored(results), bands or {}
+    require_known("bands", bands, results)
+    figure, axes = panels(1, 1, height=2.6 + 0.14 * len(results))
+    axis, rows, highest = axes[0, 0], list(results), 0.1
+    impostors, genuine = (min(int(np.sum(same == kind)) for _, same in checked.values()) for kind in (False, True))
+    left, bottom = (min(1 / count, 0.1) for count in (impostors, genuine))
+    diagonal = ndtri(np.clip([min(left, bottom), 0.999], 1e-6, None))
+    axis.plot(diagonal, diagonal, color=GREY, linestyle="-", linewidth=0.6)
+    for number, (row, (scores, same)) in enumerate(checked.items()):
+        far, tar, _ = roc_curve(same, scores, drop_intermediate=False)
+        style = look(number)
+        marker = style.pop("marker")
+        axis.plot(_deviates(far, np.sum(~same)), _deviates(1 - tar, np.sum(same)), drawstyle="steps-post", **style)
+        error = results[row]["eer"]
+        marks = [(error, error), *((rate, 1 - tar[far <= rate][-1]) for rate in FARS if rate >= left)]
+        places = [(_deviates(x, impostors), _deviates(y, genuine)) for x, y in marks]
+        axis.plot(*zip(*places, strict=True), linestyle="none", marker=marker, color=style["color"])
+        axis.plot([], label=legend_label(row, f"EER {100 * error:.2f} %"), marker=marker, **style)
+        highest = max(highest, 1 - tar[far <= left][-1], error)
+    placed = {
+        row: pd.DataFrame(
+            {"far": _deviates(band["far"].to_numpy(), impostors)}
+            | {end: _deviates(1 - band[end].to_numpy(), genuine) for end in ("low", "high")}
+        )
+        for row, band in bands.items()
+    }
+    _draw_bands(axis, placed, rows, "far")
+    _det_axes(axis, left, bottom, float(min(1.15 * highest, 0.5 + highest / 2, 0.995)))
     figure.legend(loc="outside lower center")
     return figure
 
 
 @styled
-def plot_score_histograms(results: Results) -> Figure:
-    """Genuine and impostor scores of each row in a panel of its own, with the row's threshold and d′.
-
-    Args:
-        results: row name → ``verification`` result (scores, same, threshold, d_prime).
-    """
-    _require(results, "verification results")
-    columns = min(2, len(results))
-    figure, axes = panels(-(-len(results) // columns), columns, width=3.6, height=2.1)
-    every = np.concatenate([result["scores"] for result in results.values()])
-    bins = np.linspace(every.min(), max(every.max(), every.min() + 1e-3), 51).tolist()
-    used = hide_unused(axes, len(results))
-    for axis, (name, result) in zip(used, results.items(), strict=True):
-        scores, same = result["scores"], result["same"]
-        axis.hist(scores[~same], bins, density=True, color=COLOURS[1], alpha=0.35, label="impostor")
-        axis.hist(scores[same], bins, density=True, color=COLOURS[0], histtype="step", linewidth=1.4, label="genuine")
-        axis.axvline(result["threshold"], color=GREY, linestyle="--", linewidth=1.2, label="threshold")
-        axis.set_title(f"{row_label(name)}, d′ = {result['d_prime']:.2f}")
-        axis.set(yticks=[], xlim=(bins[0], bins[-1]))
-        axis.spines["left"].set_visible(False)
-        axis.grid(visible=False)
-    figure.supxlabel("cosine", fontsize="medium")
-    figure.legend(*used[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
-    return figure
-
-
-def _sweep(axis: Axes, sweep: pd.DataFrame, threshold: float | None) -> None:
-    names = [("correct", "named rightly"), ("wrong", "named wrongly"), ("unknown", "unknown"), ("fpir", "strangers named (FPIR)")]
-    for number, (column, label) in enumerate(names):
-        if sweep[column].notna().any():
-            every = max(1, len(sweep) // 10)
-            axis.plot(sweep["threshold"], sweep[column], markevery=(number * every // 4, every), label=label, **look(number))
-    if threshold is not None:
-        axis.axvline(threshold, color=GREY, linestyle="--", linewidth=1.2, label=f"threshold {threshold:.2f}")
-    axis.set_ylim(-0.02, 1.02)
-    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-
-
-@styled
-def plot_threshold_sweep(sweeps: pd.DataFrame | Mapping[str, pd.DataFrame], threshold: float | None = None) -> Figure:
-    """What share of faces is named rightly, wrongly or not at all as the threshold rises.
-
-    Args:
-        sweeps: a table of ``threshold_sweep``, or row name → table for one panel each.
-        threshold: the frozen one, drawn as a line.
-    """
-    _require(sweeps, "a sweep")
-    tables = {"": sweeps} if isinstance(sweeps, pd.DataFrame) else sweeps
-    columns = min(2, len(tables))
-    width, height = (COLUMN, 3.2) if columns == 1 else (3.6, 2.6)
-    figure, axes = panels(-(-len(tables) // columns), columns, width, height)
-    used = hide_unused(axes, len(tables))
-    every = pd.concat(list(tables.values()))
-    telling = every.loc[every["unknown"] < 1, "threshold"]  # beyond it everybody is unknown
-    lowest, highest = every["threshold"].min(), telling.max() if len(telling) else every["threshold"].max()
-    for axis, (name, table) in zip(used, tables.items(), strict=True):
-        _sweep(axis, table, threshold)
-        axis.set_title(row_label(name))
-        axis.set_xlim(lowest, max(highest, highest if threshold is None else threshold) + 0.05)
-    figure.supxlabel("threshold (cosine)", fontsize="medium")
-    figure.supylabel("share of faces", fontsize="medium")
-    handles = {label: handle for axis in used for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=2 if columns == 1 else 3)
-    return figure
-
-
-@styled
-def plot_cmc(results: Results, most: int = 20) -> Figure:
+def plot_cmc(results: Results, most: int = 20, bands: Bands | None = None) -> Figure:
     """Share of probes whose subject is among the best k, for k = 1 … ``most`` (closed set).
 
     Args:
         results: row name → ``identification`` result (cmc).
+        bands: row name → ``cmc_band``.
+
+    Raises ValueError naming the row, for a CMC that is empty or holds NaN.
     """
-    _require(results, "identification results")
-    figure, axes = panels(1, 1, height=2.6 + 0.17 * len(results))
-    axis = axes[0, 0]
-    longest = max(1, *(min(most, len(result["cmc"])) for result in results.values()))
-    for number, (name, result) in enumerate(results.items()):
-        cmc = np.asarray(result["cmc"])[:most]
-        label = f"{row_label(name)}, rank-1 {100 * cmc[0]:.1f} %"
-        axis.plot(np.arange(1, len(cmc) + 1), cmc, label=label, **look(number))
-    axis.set_xscale("log")
+    curves, bands = {row: cmc[:most] for row, cmc in ranked(results).items()}, bands or {}
+    require_known("bands", bands, results)
+    figure, axes = panels(1, 1, height=2.2 + 0.14 * len(results))
+    axis, longest = axes[0, 0], max(map(len, curves.values()))
     ticks = [rank for rank in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if rank <= longest]
+    for number, (row, cmc) in enumerate(curves.items()):
+        label, marked = legend_label(row, f"rank-1 {100 * cmc[0]:.1f} %"), [rank - 1 for rank in ticks if rank <= len(cmc)]
+        axis.plot(np.arange(1, len(cmc) + 1), cmc, label=label, markevery=marked, **look(number))
+    shown = {row: band[band["rank"] <= longest] for row, band in bands.items()}
+    _draw_bands(axis, shown, list(results), "rank", step=None)
+    axis.set_xscale("log")
     axis.xaxis.set_major_locator(FixedLocator(ticks))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:.0f}"))
-    axis.yaxis.set_major_formatter(PercentFormatter(1))
-    axis.set(xlabel="rank k", ylabel="found among the best k", xlim=(0.95, max(longest, 2) * 1.05))
-    axis.set_ylim(top=1.02)
+    axis.yaxis.set_major_formatter(FuncFormatter(_percents))
+    axis.set(xlabel="rank k", ylabel="found among the best k (%)", xlim=(0.95, max(longest, 2) * 1.05))
+    axis.set_ylim(top=1 + 0.02 * (1 - axis.get_ylim()[0]))
     figure.legend(loc="outside lower center")
     return figure

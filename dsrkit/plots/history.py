@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dsrkit.plots.style import COLOURS, GREY, hide_unused, look, panels, styled
+from dsrkit.plots.style import COLOURS, GREY, PAGE, hide_unused, look, panels, styled
 
 History = Sequence[Mapping[str, Any]]  # numbers, or None where an epoch was not measured
 Groups = Mapping[str, Sequence[str]]
@@ -60,7 +60,7 @@ def _panel(axis: Axes, history: History, title: str, keys: Sequence[str]) -> Non
         axis.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     if len(keys) > 1:
         crowded = len(keys) > 2
-        axis.legend(loc="upper center" if crowded else "best", handlelength=2, ncols=2 if crowded else 1, columnspacing=1)
+        axis.legend(loc="upper center" if crowded else "best", handlelength=2.5, ncols=2 if crowded else 1, columnspacing=1)
 
 
 @styled
@@ -80,7 +80,7 @@ def plot_history(history: History, groups: Groups | None = None) -> Figure:
     if missing := sorted({key for group in groups.values() for key in group} - held):
         raise ValueError(f"groups: expected keys of the history ({', '.join(sorted(held))}), got also {', '.join(missing)}.")
     columns = min(3, len(groups))
-    figure, axes = panels(-(-len(groups) // columns), columns, width=3.1, height=2.1)
+    figure, axes = panels(-(-len(groups) // columns), columns, width=PAGE / 3, height=1.75)
     used = hide_unused(axes, len(groups))
     for axis, (title, keys) in zip(used, groups.items(), strict=True):
         _panel(axis, history, title, keys)

@@ -1,49 +1,44 @@
-"""One look for every figure: colours that the colour-blind tell apart, and lines that differ in grey print too."""
+"""One look for every figure, at the size of print: colours that the colour-blind tell apart, and lines that differ in grey too.
+
+Sizes, fonts, colours and line patterns are in ``dsrkit.mplstyle``, a style file like any other of matplotlib.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
+from textwrap import shorten, wrap
 from typing import Any, ParamSpec
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
-COLUMN = 4.2  # width in inches of one panel: text of 8 to 9 points stays readable in one column of a page
+STYLE_FILE = Path(__file__).with_name("dsrkit.mplstyle")
+_SETTINGS: Any = matplotlib.rc_params_from_file(STYLE_FILE, use_default_template=False)
 
-# Okabe & Ito, "Color universal design" (2008), without the yellow, which is lost on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+COLUMN = 3.4  # width in inches of one column of a paper
+PAGE = 7.0  # and of both columns
+SMALL = 7.0  # size in points of the smallest text
+
+_cycle = _SETTINGS["axes.prop_cycle"].by_key()
+COLOURS = tuple(_cycle["color"])
+LINES = tuple(_cycle["linestyle"])
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")  # not in the style file: curves of thousands of points have none
 GREY = "#666666"
-
-_SETTINGS: Any = {  # a dictionary; matplotlib types its keys one by one
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.labelsize": 9,
-    "legend.fontsize": 8,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.titlelocation": "left",
-    "grid.color": "#E0E0E0",
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 4,
-    "legend.frameon": False,
-    "legend.handlelength": 2.8,
-    "figure.dpi": 110,
-    "savefig.dpi": 160,
-    "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=LINES),
-}
+_LONGEST = 120  # letters of a name that are shown; a note may have more
 
 P = ParamSpec("P")
+
+
+def in_style() -> Any:
+    """A context in which matplotlib draws and saves with the kit's style, whatever else has been set."""
+    return plt.rc_context(_SETTINGS)
 
 
 def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -53,7 +48,7 @@ def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Figure:
         open_before = plt.get_fignums()
         try:
-            with plt.rc_context(_SETTINGS):
+            with in_style():
                 return plot(*args, **kwargs)
         finally:
             # pyplot forgets it: a notebook shows it once, as the cell's value, half-drawn ones never, and memory stays free.
@@ -63,13 +58,17 @@ def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
     return wrapped
 
 
-def panels(rows: int, columns: int, width: float = COLUMN, height: float = 2.9) -> tuple[Figure, np.ndarray]:
-    """A figure of ``rows`` × ``columns`` panels of ``width`` × ``height`` inches, and its axes as a 2-D array."""
-    return plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained")
+def panels(rows: int, columns: int, width: float = COLUMN, height: float = 2.4, **shared: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of ``rows`` × ``columns`` panels of ``width`` × ``height`` inches, and its axes as a 2-D array.
+
+    ``shared`` goes to ``plt.subplots``: ``sharex=True`` and the like.
+    """
+    size = (width * columns, height * rows)
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **shared)
 
 
 def look(number: int) -> dict[str, Any]:
-    """Colour, line style and marker of curve ``number``; when the colours begin anew, the lines are one style further on."""
+    """Colour, line pattern and marker of curve ``number``; nine all differ, then the patterns move one colour further on."""
     shifted = number + number // len(COLOURS)
     return {
         "color": COLOURS[number % len(COLOURS)],
@@ -83,3 +82,23 @@ def hide_unused(axes: np.ndarray, used: int) -> list[Axes]:
     for unused in axes.flat[used:]:
         unused.remove()
     return list(axes.flat[:used])
+
+
+def text_width(line: str, size: float = SMALL) -> float:
+    """How wide a line of plain text is, in inches."""
+    font = FontProperties(family=_SETTINGS["font.sans-serif"], size=size)
+    return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] / 72
+
+
+def fitted(text: str, inches: float, size: float = SMALL, most: int = _LONGEST) -> str:
+    """``text`` broken into lines of at most ``inches``, as it is, not as mathematics;
+    what is beyond ``most`` letters is left out.
+    """
+    lines: list[str] = []
+    for line in text.splitlines():
+        line = shorten(line, most, placeholder="…") if " " in line else line[:most]
+        letters = max(1, len(line))
+        while letters > 1 and max(text_width(part, size) for part in wrap(line, letters) or [""]) > inches:
+            letters -= 1
+        lines += wrap(line, letters) or [""]
+    return "\n".join(lines).replace("$", r"\$")
