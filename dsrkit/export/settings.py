@@ -1,0 +1,27 @@
+"""Parameters of ``07_export``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dsrkit.params import Count, Positive, Size, Stage
+
+
+class Export(Stage):
+    """What ``07_export`` takes. ONNX Runtime and the PyTorch that it is held against run on the CPU."""
+
+    device: Literal["cpu"]
+    dataset: str
+    edgeface: str
+    row: str
+    vlr_size: Size
+    tta: bool
+    int8: Literal["auto", "dynamic", "static", "static-dsr", "mixed"]
+    validation_faces: Positive
+    limit: Count
+    bootstrap_draws: Positive
+    rounds: Positive
+    batches: Annotated[list[Positive], Field(min_length=1)]
+    threads: Annotated[list[Positive], Field(min_length=1)]
