@@ -1,0 +1,266 @@
+"""The desk: what is chosen, what follows from it, and what to do when it cannot be.
+
+Every action goes through ``Desk.guarded``: an expected error becomes a line on the desk, which stays as it was.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from html import escape
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+from ipywidgets import Layout
+from jaxtyping import UInt8
+
+from dsrkit.desk.controls import Controls, OwnPhoto, TestFaces
+from dsrkit.desk.export import save_view
+from dsrkit.desk.looks import Look, look_at_photo, look_at_probes
+from dsrkit.desk.panes import Curves, FaceView, Failures, Message
+from dsrkit.desk.photos import as_probe, read_photo
+from dsrkit.desk.settings import Explore, evaluation_of
+from dsrkit.desk.state import DeskState, Judged
+from dsrkit.evaluation.headline import row_label
+from dsrkit.runs import Run, is_interactive
+
+# What files, weights and photos from anywhere raise; torch says RuntimeError where weights do not fit or memory is short.
+EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, ImportError)
+FACES, PHOTO, FAILURES = range(3)  # the tabs
+
+
+def is_served() -> bool:
+    """True where somebody can press a button: in JupyterLab or Voila. False under papermill and nbconvert."""
+    return is_interactive() or os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
+
+
+class Desk:
+    """One or several runs to look at; ``desk.widget`` is what a notebook shows.
+
+    A run, a photo or a file that cannot serve leaves a line on the desk, and what was there before.
+    """
+
+    def __init__(self, settings: Explore) -> None:
+        self.settings, self.chance = settings, np.random.default_rng(settings.seed)
+        self.states: dict[tuple[str, str], DeskState] = {}
+        self.state: DeskState | None = None
+        self.judged: Judged | None = None
+        self.face: Look | None = None
+        self.photo: Look | None = None
+        self.photo_file: tuple[str, bytes | str] | None = None  # name and content or path: cropped anew when the share changes
+        self.photo_hr: UInt8[np.ndarray, "112 112 3"] | None = None
+        self._quiet = False
+        self.message, self.controls = Message(), Controls(settings.runs)
+        self.faces, self.own, self.curves = TestFaces(), OwnPhoto(), Curves()
+        self.failures = Failures(partial(self.guarded, self.show_failures), partial(self.guarded, self.pick))
+        self.tabs = widgets.Tab([self.faces, self.own, self.failures], titles=("Test faces", "Own photo", "Failures"))
+        self.tabs.layout = Layout(width="640px")
+        below = widgets.HBox([self.tabs, self.curves], layout=Layout(flex_flow="row wrap", grid_gap="12px"))
+        self.widget = widgets.VBox([self.controls, self.message, below])
+        self._wire()
+        self.guarded(self.choose, settings.runs[0], "", "dsr", "both-lr")
+
+    def _wire(self) -> None:
+        controls, faces, own = self.controls, self.faces, self.own
+        controls.run.observe(lambda _: self.guarded(self.chosen, ""), "value")
+        for choice in (controls.size, controls.row, controls.gallery):
+            choice.observe(lambda _: self.guarded(self.chosen, controls.size.value), "value")
+        for widget, action in (
+            (controls.threshold, self.move),
+            (faces.number, self.show_face),
+            (own.upload, self.take_upload),
+            (own.path, self.take_path),
+            (own.share, self.crop),
+        ):
+            widget.observe(lambda _, action=action: self.guarded(action), "value")
+        self.tabs.observe(lambda _: self.guarded(self.show_failures), "selected_index")
+        for button, action in (
+            (controls.frozen, self.back_to_frozen),
+            (controls.export, self.export),
+            (faces.before, partial(self.turn, -1)),
+            (faces.after, partial(self.turn, 1)),
+            (faces.chance, self.turn),
+            (own.read, self.take_path),
+        ):
+            button.on_click(lambda _, action=action: self.guarded(action))
+
+    def guarded(self, action: Callable[..., None], *arguments: object) -> None:
+        """Do it; an expected error is shown, and the controls go back to what is on the desk."""
+        if self._quiet:
+            return
+        self.message.forget()
+        try:
+            action(*arguments)
+        except EXPECTED as error:
+            self.message.fail(error)
+            self._show_choice()
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """The desk sets its own controls: nobody has asked for anything."""
+        self._quiet = True
+        try:
+            yield
+        finally:
+            self._quiet = False
+
+    def _on_desk(self) -> tuple[DeskState, Judged]:
+        if self.state is None or self.judged is None:
+            raise ValueError("Expected a run on the desk, got none that opens. Choose another run, or make this one's files.")
+        return self.state, self.judged
+
+    @property
+    def threshold(self) -> float:
+        return float(self.controls.threshold.value)
+
+    # --- run, size, system and gallery
+
+    def chosen(self, size: str) -> None:
+        """What the controls say, at that VLR size; an empty one is the run's own."""
+        controls = self.controls
+        self.choose(controls.run.value, size, controls.row.value, controls.gallery.value)
+
+    def choose(self, run: str, size: str, row: str, protocol: str) -> None:
+        """Bring it onto the desk; what the run has not becomes its plain DSR, its first protocol."""
+        state = self._opened(run, size)
+        first = next(iter(state.trial.protocols))
+        judged = state.judged(row if row in state.systems else "dsr", protocol if protocol in state.trial.protocols else first)
+        self.state, self.judged = state, judged
+        self._show_choice()
+        with self._quietly():
+            self.controls.scale(judged)
+        self.curves.draw(judged)
+        self.failures.show([], [])
+        self.show_face()
+        self.show_photo()
+        self.move()
+        self.message.say("")
+
+    def _opened(self, run: str, size: str) -> DeskState:
+        self.message.say(f"Opening {run} …")
+        params = evaluation_of(Run(run), self.settings)
+        params = params.model_copy(update={"vlr_size": size or params.vlr_size})
+        key = (run, params.vlr_size)
+        if key not in self.states:
+            self.states[key] = DeskState(Run(run), params, self.message.say)
+        return self.states[key]
+
+    def _show_choice(self) -> None:
+        """Set the controls to what is on the desk."""
+        if self.state is None or self.judged is None:
+            return
+        state, controls = self.state, self.controls
+        with self._quietly():
+            controls.run.value = state.run.name
+            controls.size.options, controls.size.value = state.sizes, state.params.vlr_size
+            controls.row.options = [(row_label(row), row) for row in state.rows]
+            controls.gallery.options = list(state.galleries.items())
+            controls.row.value, controls.gallery.value = self.judged.system.row, self.judged.protocol
+            self.faces.number.max = len(self.judged.probes)
+            self.faces.of.value = f"of {len(self.judged.probes)}"
+
+    # --- threshold
+
+    def move(self) -> None:
+        """The threshold moved: points, numbers and decisions follow; no face is restored anew."""
+        _, judged = self._on_desk()
+        self.curves.move(judged, self.threshold)
+        self.face = self._decided(self.faces.view, self.face)
+        self.photo = self._decided(self.own.view, self.photo)
+        self.show_failures()
+
+    def _decided(self, view: FaceView, look: Look | None) -> Look | None:
+        if look is None:
+            return None
+        look = look.at(self._on_desk()[1], self.threshold)
+        view.decide(look)
+        return look
+
+    def back_to_frozen(self) -> None:
+        self.controls.threshold.value = self._on_desk()[1].frozen
+
+    # --- faces of the split
+
+    def show_face(self) -> None:
+        state, judged = self._on_desk()
+        self.face = look_at_probes(state, judged, [self.faces.number.value - 1], self.threshold)[0]
+        self.faces.name.value = escape(self.face.name)
+        self.faces.view.show(self.face)
+
+    def turn(self, by: int = 0) -> None:
+        """To another probe: ``by`` further, or 0: by chance."""
+        self._on_desk()
+        number, count = self.faces.number, self.faces.number.max
+        number.value = (number.value - 1 + by) % count + 1 if by else int(self.chance.integers(count)) + 1
+
+    def pick(self, probe: int) -> None:
+        """Open a failure among the test faces."""
+        self.tabs.selected_index = FACES
+        self.faces.number.value = probe + 1
+
+    # --- one's own photo
+
+    def take_upload(self) -> None:
+        if self.own.upload.value:
+            file = self.own.upload.value[0]
+            self._take(file["name"], bytes(file["content"]))
+
+    def take_path(self) -> None:
+        if self.own.path.value.strip():
+            self._take(self.own.path.value.strip(), self.own.path.value.strip())
+
+    def _take(self, name: str, file: bytes | str) -> None:
+        self.photo_hr = read_photo(file, name, self.own.share.value)
+        self.photo_file = (name, file)
+        self.show_photo()
+        self.message.say("")
+
+    def crop(self) -> None:
+        if self.photo_file:
+            self._take(*self.photo_file)
+
+    def show_photo(self) -> None:
+        if self.photo_hr is None or self.photo_file is None:
+            return
+        state, judged = self._on_desk()
+        probe = as_probe(self.photo_hr, self.photo_file[0], state.dataset, state.params.vlr_size, self.settings.seed)
+        self.photo = look_at_photo(state, judged, probe, self.threshold)
+        self.own.view.show(self.photo)
+
+    # --- failures
+
+    def show_failures(self) -> None:
+        """Anew when somebody looks at them, and only when others stand on the page."""
+        if self.tabs.selected_index != FAILURES:
+            return
+        state, judged = self._on_desk()
+        page = self.failures.of_page(judged.failures(self.failures.kind.value, self.threshold))
+        if page != self.failures.probes:  # an answer that leaves its kind leaves the page: the same faces have the same words
+            self.failures.show(page, look_at_probes(state, judged, page, self.threshold, matches=1))
+
+    # --- files
+
+    def export(self) -> None:
+        """The tab in front, as PNG and CSV; of failures the page as a picture, all of them as a table."""
+        state, judged = self._on_desk()
+        if self.tabs.selected_index == FAILURES:
+            name, looks, table = self._failures_to_export(state, judged)
+        else:
+            look = self.photo if self.tabs.selected_index == PHOTO else self.face
+            if look is None:
+                raise ValueError("Expected a photo to export, got none. Upload one first, or go to another tab.")
+            name, looks, table = look.name, [look], look.table
+        files = save_view(state, judged, looks, table, name)
+        warning = "" if state.params.show_faces else " This data set's faces are not to be published (show_faces is off)."
+        self.message.say(f"Written: {files[0]} and {files[1].name}.{warning}")
+
+    def _failures_to_export(self, state: DeskState, judged: Judged) -> tuple[str, list[Look], pd.DataFrame]:
+        kind = self.failures.kind.value
+        every = judged.failures(kind, self.threshold)
+        if not len(every):
+            raise ValueError(f"Expected {kind} to export, got none at this threshold. Move it, or choose another kind.")
+        looks = look_at_probes(state, judged, self.failures.of_page(every), self.threshold)
+        return kind, looks, state.table(judged, every, self.threshold)
