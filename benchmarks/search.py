@@ -35,7 +35,8 @@ from dsrkit.training.setting import Setting
 
 EPOCHS = 4  # of each variant: so often it is validated, and the best is kept
 MOVED = {"rotation_probability": 1.0, "rotation_degrees": 8.0, "zoom": 0.08, "shift": 0.035, "identity_target": "augmented"}
-PLAIN = {"rotation_probability": 0.0, "zoom": 0.0, "shift": 0.0, "identity_target": "stored", "blend_probability": 0.0}
+NOBODY = {"warp": 0.027, "cutmix_probability": 0.4, "blend_probability": 0.4}
+PLAIN = dict.fromkeys((*MOVED, *NOBODY), 0.0) | {"identity_target": "stored"}
 DSR_VARIANTS: dict[str, dict[str, Any]] = {
     "DSR: L1 + identity": {},
     "DSR: L1 alone": {"lambda_identity": 0.0},
@@ -51,6 +52,7 @@ DSR_VARIANTS: dict[str, dict[str, Any]] = {
     "DSR: 120 channels, 16 blocks": {"base_channels": 120, "residual_blocks": 16},
     "DSR: rotation, zoom, shift": MOVED,
     "DSR: the same + blends .3": MOVED | {"blend_probability": 0.3},
+    "DSR: faces of nobody": MOVED | NOBODY,
     "DSR: averaged weights": {"ema_decay": 0.998},
     "DSR: three sizes": {"train_sizes": ["16x16", "24x24", "32x32"]},
 }
@@ -60,6 +62,8 @@ JOINT_VARIANTS: dict[str, dict[str, Any]] = {
     "joint: rates 5e-4": {"learning_rate": 5e-4, "backbone_lr": 5e-4},
     "joint: rotation, zoom, shift": MOVED,
     "joint: the same + blends .3": MOVED | {"blend_probability": 0.3},
+    "joint: the same + warps": MOVED | {"blend_probability": 0.3, "warp": 0.027},
+    "joint: faces of nobody": MOVED | NOBODY,
     "joint: moved + 0.1 ArcFace": MOVED | {"lambda_arcface": 0.1},
     "joint: moved + 0.1 ArcFace, half of HR faces": MOVED | {"lambda_arcface": 0.1, "hr_fraction": 0.5},
     "control: moved + 0.1 ArcFace": MOVED | {"lambda_arcface": 0.1},

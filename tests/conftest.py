@@ -82,6 +82,14 @@ def tiny_dataset(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def realistic_dataset(tmp_path_factory) -> Path:
+    """The same people, degraded by the realistic chain."""
+    dataset = tmp_path_factory.mktemp("realistic") / "dataset"
+    migrate(made_up_splits(), dataset, Migration(("16x16", "14x16"), "realistic", 5))
+    return dataset
+
+
+@pytest.fixture(scope="session")
 def edgeface_path(tmp_path_factory) -> Path:
     """A file laid out like the official float one: the state dict of an EdgeFace that learned nothing."""
     torch.manual_seed(0)

@@ -41,11 +41,19 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_stages_leave_what_they_promise(line: Path) -> None:
-    for name in ("dsr.pt", "edgeface.pt", "dsr_cycle1.pt", "edgeface_cycle1.pt", "metrics.json", "decisions.csv"):
+    for name in (
+        "dsr.pt",
+        "edgeface.pt",
+        "dsr_cycle1.pt",
+        "edgeface_cycle1.pt",
+        "metrics.json",
+        "decisions.csv",
+        "pair_decisions.csv",
+    ):
         assert (line / name).stat().st_size > 0
     rows = json.loads((line / "metrics.json").read_text())["rows"]
     assert {row["row"] for row in rows} == {"hr", "direct_feed", "direct_feed_finetuned", "dsr", "dsr_finetuned", "cycle_1"}
-    assert {row["protocol"] for row in rows} == {"both-lr", "hr-lr"}
+    assert {row["protocol"] for row in rows} == {"both-lr", "hr-lr", "hr+lr"}
     assert all(0 <= row["verification_accuracy"] <= 1 and 0 <= row["rank1"] <= 1 for row in rows)
 
 
