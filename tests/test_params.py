@@ -7,7 +7,8 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from dsrkit.params import STAGES, DataMigration, DSRTraining, Evaluation, ParameterError, Stage, parameter_names
+from dsrkit.params import STAGES, DataMigration, DSRTraining, Evaluation, ParameterError, Stage
+from dsrkit.params.settings import parameter_names
 
 FILES = sorted((REPOSITORY / "params").glob("*/*.yaml"))
 SIZES = {"vlr14x16": "14x16", "vlr16": "16x16", "vlr24": "24x24", "vlr32": "32x32"}

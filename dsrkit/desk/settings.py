@@ -8,7 +8,8 @@ import yaml
 from pydantic import BeforeValidator, Field
 
 from dsrkit.evaluation.report import read_metrics
-from dsrkit.params import Count, Evaluation, ParameterError, Positive, Settings
+from dsrkit.params import Evaluation, ParameterError, Settings
+from dsrkit.params.kinds import Count, Positive
 from dsrkit.runs import Run
 
 

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dsrkit.params import Count, Positive, Size, Stage
+from dsrkit.params import Stage
+from dsrkit.params.kinds import Count, Positive, Size
 
 
 class Export(Stage):
