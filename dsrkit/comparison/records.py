@@ -86,14 +86,21 @@ def open_records(entries: Sequence[str]) -> list[Record]:
     paths = [find_metrics(entry) for entry in entries]
     files = [(entry, path, _read(path)) for entry, path in zip(entries, paths, strict=True)]
     _refuse_twice(files)
-    names = [about["run"] for _, _, about in files]
     records = [
-        Record(about["run"] if names.count(about["run"]) == 1 else f"{about['run']} ({entry})", size, path, about)
-        for entry, path, about in files
+        Record(name, size, path, about)
+        for name, (_, path, about) in zip(_names(files), files, strict=True)
         for size in sorted({row["vlr_size"] for row in about["rows"]}, key=pixels)
     ]
     _refuse_strangers(records)
     return records
+
+
+def _names(files: Sequence[tuple[str, Path, Mapping[str, Any]]]) -> list[str]:
+    """Names of runs; of runs with one name also the file's or the folder's, or where these are alike what was asked for."""
+    names = [about["run"] for _, _, about in files]
+    places = [path.parent.name if path.stem == "metrics" else path.stem for _, path, _ in files]
+    apart = [entry if len(set(places)) < len(places) else place for place, (entry, _, _) in zip(places, files, strict=True)]
+    return [f"{name} ({other})" if names.count(name) > 1 else name for name, other in zip(names, apart, strict=True)]
 
 
 def find_metrics(entry: str) -> Path:

@@ -13,7 +13,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from dsrkit.comparison.records import Record, pixels, stage_parameters
-from dsrkit.evaluation.headline import TTA, gain_text, percent_text, row_label, row_order
+from dsrkit.evaluation.headline import CONTROL, TTA, gain_text, percent_text, row_label, row_order
 from dsrkit.evaluation.report import Row, _plain
 from dsrkit.runs import Run, atomic_path
 
@@ -31,6 +31,7 @@ PROTOCOLS = {
     "native": "faces of native low resolution (native)",
 }
 MISSING = "–"
+IN_THE_CAPTION = {title: title.removesuffix(" (points)") for title in GAINS.values()} | {row_label(CONTROL): "control"}
 RULE, LIGHT = "border-top: 1px solid #BDBDBD", "color: #555555"  # of a system's first line, and of those beneath it
 NOTE = (
     "Shares in per cent with 95 % intervals (bootstrap by subject). Differences in percentage points, paired: to the direct "
@@ -168,14 +169,19 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def to_latex(table: pd.DataFrame, caption: str) -> str:
-    """``side_by_side`` as a LaTeX table with booktabs' rules; nothing in it needs another package."""
-    flat = _flat(table)
+    """``side_by_side`` as a LaTeX table with booktabs' rules; nothing in it needs another package.
+
+    In small type, and with a circle for *not shown*: so four VLR sizes stand beside each other on a page of text.
+    """
+    flat = _flat(table).replace(IN_THE_CAPTION)
     style = flat.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
     text = style.to_latex(
-        hrules=True, column_format="ll" + "r" * table.shape[1], caption=_escaped(caption), position_float="centering"
+        hrules=True, column_format="@{}ll" + "r" * table.shape[1] + "@{}", caption=_escaped(caption), position_float="centering"
     )
     # Space before each further system, true minus signs, and what older engines lack of Unicode.
     text = re.sub(r"\\\\\n(?=[^ &\\])", r"\\\\[2pt]\n", text)
+    text = text.replace("\\centering", "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}", 1)
+    text = text.replace(" not shown", r"$^{\circ}$").replace("Not shown:", r"$^{\circ}$ not shown:")
     return re.sub(r"(?<![\w}-])-(?=\d)", "$-$", text).replace("–", "--").replace("×", r"$\times$")
 
 
