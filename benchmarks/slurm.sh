@@ -5,8 +5,8 @@
 #   apt-get install munge slurmctld slurmd slurm-client
 #   benchmarks/slurm.sh cpu16 [options of python -m dsrkit.batch]
 #
-# The node has no GPU, so none is asked for. With KILL=dsr_training the job of that rule is killed once, ten seconds after it
-# began, as if its node had died: it is submitted again and goes on from its checkpoint. DSRKIT_ROOT names another root.
+# The node has no GPU, so none is asked for. With KILL=dsr_training every process of that job is killed once, as if its node had
+# died, when it has saved its first epoch: it is submitted again and goes on from there. DSRKIT_ROOT names another root.
 set -euo pipefail
 cd "${DSRKIT_ROOT:-$(dirname "$0")/..}"
 here=$(mktemp -d /tmp/one-node-slurm.XXXX)
@@ -56,11 +56,10 @@ sinfo
 
 if [ -n "${KILL:-}" ]; then
   (
-    until squeue --noheader --states=R --format="%i %k" | grep -q "$KILL"; do sleep 1; done
-    sleep "${KILL_AFTER:-10}"
+    until grep -qs '"epoch": 1' "outputs/$1/"*"_$KILL.state.pt.json"; do sleep 1; done
     job=$(squeue --noheader --states=R --format="%i %k" | awk -v rule="$KILL" '$0 ~ rule {print $1; exit}')
-    echo "--- killing job $job ($KILL)"
-    scancel --signal=KILL --full "$job"
+    echo "--- killing job $job ($KILL), which has saved an epoch"
+    scontrol listpids "$job" | awk 'NR > 1 && $1 > 0 {print $1}' | xargs kill -KILL
   ) &
 fi
 

@@ -17,7 +17,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_notebook
 
 from dsrkit.batch import gpu
-from dsrkit.batch.__main__ import check, lock
+from dsrkit.batch.__main__ import check, lock, main
 from dsrkit.batch.library import library_files, library_record
 from dsrkit.batch.summary import summary_table
 from dsrkit.params import STAGES
@@ -133,6 +133,8 @@ def test_unknown_runs_and_stages_name_the_nearest(params, monkeypatch):
         check(["one", "tow"], "")
     with pytest.raises(ValueError, match=r"got '02_dsr'\. Did you mean '02_dsr_training'\?"):
         check(["one"], "02_dsr")
+    with pytest.raises(ValueError, match="comparison: expected a name that no run has, got 'two'"):
+        check(["one", "two"], "", "two")
     (params / "two" / "03_edgeface_finetune.yaml").unlink()
     with pytest.raises(FileNotFoundError, match=r"03_edgeface_finetune\.yaml, got nothing there\. Copy"):
         check(["one", "two"], "")
@@ -186,23 +188,37 @@ if STAGE == '':
 with open('ended.txt', 'a') as stream:
     print(run, STAGE, file=stream)
 """
+COMPARED = "one two 06_comparison"
+COMPARISON = """
+import pathlib
+(pathlib.Path('outputs') / name / '06_comparison.html').write_text(runs)
+if not runs:
+    from dsrkit.comparison.tables import x
+with open('ended.txt', 'a') as stream:
+    print(runs, '06_comparison', file=stream)
+"""
 USED = {"01_data_migration": "data.layout", "02_dsr_training": "losses", "03_edgeface_finetune": "data.duplicates",
         "04_cyclic_cycle": "losses", "05_evaluation": "metrics"}  # fmt: skip
 
 
 @pytest.fixture
-def house(tmp_path):
+def house(root, monkeypatch):
     """A root with the graph, a copy of the library, and notebooks that do in no time what stages do in hours."""
-    shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
-    shutil.copytree(ROOT / "dsrkit", tmp_path / "dsrkit", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
-    shutil.copy(ROOT / "docs/results/demo.json", tmp_path)
-    (tmp_path / "dsrkit/evaluation/__main__.py").write_text("")  # its page needs a real evaluation
+    shutil.copytree(ROOT / "workflow", root / "workflow")
+    shutil.copytree(ROOT / "dsrkit", root / "dsrkit", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    shutil.copy(ROOT / "docs/results/demo.json", root)
+    for name in ("__init__.py", "__main__.py"):  # its page needs a real evaluation, and importing it takes seconds
+        (root / "dsrkit/evaluation" / name).write_text("")
     for stage, names in MADE.items():
         code = STAND_IN.replace("STAGE", repr(stage)).replace("MADE", repr(names)).replace("IMPORTS", USED[stage])
-        notebook(tmp_path / "notebooks" / f"{stage}.ipynb", "run = ''\nvalue = 0\nfail = False", code)
+        notebook(root / "notebooks" / f"{stage}.ipynb", "run = ''\nvalue = 0\nfail = False", code)
         for run in ("one", "two"):
-            set_param(tmp_path, run, stage)
-    return tmp_path
+            set_param(root, run, stage)
+    notebook(root / "notebooks" / "06_comparison.ipynb", "runs = ''\nname = ''", COMPARISON)
+    monkeypatch.setenv("DSRKIT_ROOT", str(root))
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    monkeypatch.setattr("dsrkit.batch.__main__.ROOT", root)
+    return root
 
 
 def set_param(root: Path, run: str, stage: str, **values) -> None:
@@ -211,12 +227,17 @@ def set_param(root: Path, run: str, stage: str, **values) -> None:
     file.write_text(yaml.safe_dump({"run": run, "value": 0} | values))
 
 
-def batch(root: Path, *words: str) -> subprocess.Popen:
-    environment = os.environ | {"DSRKIT_ROOT": str(root), "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "dsrkit.batch", "one", "two", "--parallel", "2", *words]
-    return subprocess.Popen(
-        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+@pytest.fixture
+def batch(house, monkeypatch, capfd):
+    """Calls the command in this process; gives its status and what was said: by its jobs, then by itself."""
+
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["dsrkit.batch", *words, "--parallel", "2"])
+        status = main()
+        said = capfd.readouterr()
+        return status, said.err + said.out
+
+    return run
 
 
 def ran(root: Path) -> list[str]:
@@ -230,8 +251,9 @@ def ran(root: Path) -> list[str]:
 def would_run(said: str) -> list[str]:
     """The jobs that a dry run of Snakemake lists, sorted."""
     stages = {stage[3:]: stage for stage in MADE}
-    jobs = re.findall(r"^(?:local)?rule (\w+):$.*?wildcards: run=(\w+)", said, re.MULTILINE | re.DOTALL)
-    return sorted(f"{run} {stages[rule]}" for rule, run in jobs if rule in stages)
+    jobs = re.findall(r"^(?:local)?rule (\w+):\n((?: .*\n)+)", said, re.MULTILINE)
+    found = [f"{re.findall('wildcards: run=(.+)', about)[0]} {stages[rule]}" for rule, about in jobs if rule in stages]
+    return sorted(found + [COMPARED for rule, _ in jobs if rule == "comparison"])
 
 
 def every(run: str, *stages: str) -> list[str]:
@@ -239,9 +261,12 @@ def every(run: str, *stages: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_two_runs_side_by_side_interrupted_resumed_and_changed(house):
+def test_two_runs_side_by_side_interrupted_resumed_and_changed(house, batch):
     (house / "wait").touch()
-    first = batch(house)
+    words = [sys.executable, "-m", "dsrkit.batch", "one", "two", "--parallel", "2"]
+    first = subprocess.Popen(
+        words, cwd=house, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 600
     while not (house / "began.txt").exists() or len((house / "began.txt").read_text().splitlines()) < 2:
         assert time.monotonic() < deadline and first.poll() is None, first.communicate()[0]
@@ -251,15 +276,16 @@ def test_two_runs_side_by_side_interrupted_resumed_and_changed(house):
     assert first.returncode and ran(house) == [] and "01_data_migration" in said.splitlines()[-4], said
     (house / "wait").unlink()
 
-    said, _ = (resumed := batch(house)).communicate(timeout=900)
-    assert resumed.returncode == 0 and ran(house) == sorted(every("one") + every("two")), said
-    assert len(re.findall(r"done, \d", said)) == 10  # the table, last
+    status, said = batch("one", "two")
+    assert status == 0 and ran(house) == sorted([*every("one"), *every("two"), COMPARED]), said
+    assert len(re.findall(r"done, \d", said)) == 10 and "Side by side" in said.splitlines()[-1]  # after the table
     assert (house / "outputs/two/logs/04_cyclic_cycle.txt").read_text()
+    assert (house / "outputs/comparison/06_comparison.html").read_text() == "one two"
 
     set_param(house, "two", "03_edgeface_finetune", value=1)
     set_param(house, "one", "02_dsr_training", fail=True)
-    said, _ = (changed := batch(house)).communicate(timeout=900)
-    assert changed.returncode and ran(house) == every("two", "03", "04", "05"), said  # run one stops, run two goes on
+    status, said = batch("one", "two")
+    assert status and ran(house) == every("two", "03", "04", "05"), said  # one stops, two goes on, nothing is compared
     assert "failed in cell 2: AssertionError" in said and len(re.findall(r"done, \d", said)) == 9
     failed = nbformat.read(house / "outputs/one/02_dsr_training.ipynb", 4)
     assert any(output.output_type == "error" for cell in failed.cells for output in cell.get("outputs", []))
@@ -267,6 +293,11 @@ def test_two_runs_side_by_side_interrupted_resumed_and_changed(house):
     set_param(house, "one", "02_dsr_training")
     with open(house / "dsrkit/data/duplicates.py", "a") as stream:
         stream.write("\n# changed\n")
-    said, _ = (planned := batch(house, "--dry-run")).communicate(timeout=900)
-    assert planned.returncode == 0 and ran(house) == [] and "reason" in said.lower(), said
-    assert would_run(said) == every("one", "02", "03", "04", "05") + every("two", "03", "04", "05")
+    status, said = batch("one", "two", "--dry-run")
+    assert status == 0 and ran(house) == [] and "reason" in said.lower(), said
+    assert would_run(said) == sorted([*every("one", "02", "03", "04", "05"), *every("two", "03", "04", "05"), COMPARED])
+    status, said = batch("two", "--dry-run")
+    assert status == 0 and would_run(said) == every("two", "03", "04", "05"), said  # one run alone: nothing to compare
+    job = ["--target-jobs", "cyclic_cycle:run=two", "--allowed-rules", "cyclic_cycle", "--force"]  # as a cluster's job is called
+    status, said = batch("two", "--dry-run", *job)
+    assert status == 0 and would_run(said) == every("two", "04"), said  # no stage before it, whatever was edited meanwhile

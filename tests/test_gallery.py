@@ -242,6 +242,36 @@ def test_two_writers_at_once(people, monkeypatch):
     people.enroll(np.ones((1, WIDTH)), ["a"])
 
 
+def _enrol_lots(folder: str, who: str, lots: int, start) -> None:
+    gallery = Gallery.open(folder, MODELS)
+    start.wait()
+    for number in range(lots):
+        gallery.enroll(np.eye(WIDTH)[[number % WIDTH] * 3], [f"{who}{number}"] * 3)
+
+
+def test_two_processes_enrolling_at_once_lose_nothing(people):
+    """Each waits for the other: every lot is whole and in its order, none has taken another's place, no file is left over."""
+    held, lots, before = everything(people), 40, people._state.manifest.generation
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(2)
+    writers = [context.Process(target=_enrol_lots, args=(str(people.folder), who, lots, start)) for who in ("a", "b")]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    people.refresh()
+    people.check()
+    found = everything(people)
+    assert found["names"][:60] == held["names"] and len(people) == 60 + 2 * 3 * lots
+    for who in ("a", "b"):
+        own = [(name, face) for name, face in zip(found["names"], found["faces"], strict=True) if name.startswith(who)]
+        assert own == [(f"{who}{number}", np.eye(WIDTH)[number % WIDTH].tolist()) for number in range(lots) for _ in range(3)]
+    assert people._state.manifest.generation == before + 2 * lots
+    counts = {part.file for part in people._state.manifest.parts} | {MANIFEST, LOCK}
+    assert {path.name for path in people.folder.iterdir()} == counts
+
+
 def _write_for_ever(folder: str) -> None:
     gallery, rng = Gallery.open(folder, MODELS), np.random.default_rng()
     for number in range(10**9):

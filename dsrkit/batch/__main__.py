@@ -1,4 +1,7 @@
-"""``python -m dsrkit.batch RUN … [--until STAGE] [-n] [--profile slurm] [SNAKEMAKE OPTIONS]``: stages of runs, then a table."""
+"""``python -m dsrkit.batch RUN … [--until STAGE] [-n] [--profile slurm] [SNAKEMAKE OPTIONS]``: stages of runs, then a table.
+
+Several runs that have all come to their end are compared, too (``06_comparison``).
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,16 @@ from dsrkit.runs import ROOT, Run
 SNAKEFILE = Path("workflow/Snakefile")
 
 
-def check(runs: Sequence[str], until: str) -> None:
-    """Raises ValueError for a run or stage that is not there, FileNotFoundError for a run without a stage's parameters."""
+def check(runs: Sequence[str], until: str, comparison: str = "") -> None:
+    """Raises ValueError for a run or stage that is not there and for a comparison that is called as a run is,
+    FileNotFoundError for a run without a stage's parameters."""
     known = sorted(folder.name for folder in (ROOT / "params").iterdir() if folder.is_dir())
     for name, among, what in [*((run, known, "run") for run in runs), *([(until, list(STAGES), "stage")] if until else [])]:
         if name not in among:
             near = difflib.get_close_matches(name, among, n=1, cutoff=0)
             raise ValueError(f"Expected a {what} among {', '.join(among)}, got {name!r}. Did you mean {near[0]!r}?")
+    if comparison in known:
+        raise ValueError(f"comparison: expected a name that no run has, got {comparison!r}. Choose another.")
     for run in runs:
         for stage in STAGES:
             file = ROOT / "params" / run / f"{stage}.yaml"
@@ -51,7 +57,8 @@ def lock(runs: Sequence[str], held: ExitStack) -> None:
 def snakemake_words(options: argparse.Namespace, runs: Sequence[str], extra: Sequence[str]) -> list[str]:
     """The command that runs the graph: here, as many stages side by side as there are GPUs; or as a profile says."""
     words = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(ROOT), "--nolock"]
-    words += ["--config", f"runs={' '.join(runs)}", f"library={'no' if options.ignore_library else 'yes'}"]
+    words += ["--config", f"runs={' '.join(runs)}", f"comparison={options.comparison}"]
+    words += [f"library={'no' if options.ignore_library else 'yes'}"]
     if options.profile:
         words += ["--workflow-profile", f"workflow/profiles/{options.profile}"]
     else:
@@ -88,20 +95,24 @@ def main() -> int:
     parser.add_argument("-n", "--dry-run", action="store_true", help="say what would run, and why")
     parser.add_argument("--parallel", type=int, default=0, help="stages side by side; default: one a GPU, or one")
     parser.add_argument("--ignore-library", action="store_true", help="changed library code runs nothing again")
+    parser.add_argument("--comparison", default="comparison", metavar="NAME", help="several runs side by side: outputs/NAME")
     parser.add_argument("--profile", default="", help="where to run: a folder of workflow/profiles, such as slurm; default: here")
     options, extra = parser.parse_known_args()
     if importlib.util.find_spec("snakemake") is None:
         sys.exit("Expected Snakemake, got none. pip install 'dsrkit[batch]', or run stage by stage: make run RUN=… STAGE=…")
     runs = list(dict.fromkeys(options.runs))
+    folders = [*runs, *([options.comparison] if len(runs) > 1 else [])]
     with ExitStack() as held:
         try:
-            check(runs, options.until)
-            lock(runs if not options.dry_run else [], held)
+            check(runs, options.until, options.comparison)
+            lock(folders if not options.dry_run else [], held)
         except (ValueError, OSError, RuntimeError) as error:
             sys.exit(f"{type(error).__name__}: {error}")
         status = execute(snakemake_words(options, runs, [word for word in extra if word != "--"]))
     if not options.dry_run:
         print(f"\n{summary_table(runs).to_string()}")
+        if len(runs) > 1 and not status and not options.until:
+            print(f"\nSide by side: {Run(options.comparison).folder / '06_comparison.html'}")
     return status
 
 
