@@ -1,27 +1,52 @@
-"""How long the desk takes to follow the threshold, beside drawing the curves anew: ``python benchmarks/desk.py RUN [ROW]``.
+"""How long the desk takes to follow the threshold, beside drawing the curves anew: ``python benchmarks/desk.py [RUN [ROW]]``.
 
 Both ways in one process, in turn; medians, and their ratio. What is counted is the work in the kernel until all messages to
-the browser are made, with a face, the numbers and both points on the desk.
+the browser are made, with a face, the numbers and both points on the desk. Without a run: one of made-up faces and an untrained
+DSR, in a folder that is removed afterwards. Last, the same at LFW's size: its results repeated up to as many probes and pairs.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from dsrkit import runs
 from dsrkit.desk import Desk, Explore
 from dsrkit.desk.app import FACES, FAILURES
+from dsrkit.desk.state import Judged
 
 TURNS = 25
+LFW_PROBES, LFW_PAIRS = 7701, 6000
 
 
 def milliseconds(action: Callable[[], None]) -> float:
     start = time.perf_counter()
     action()
     return 1000 * (time.perf_counter() - start)
+
+
+def repeated(judged: Judged, probes: int, pairs: int) -> Judged:
+    """The same results, of as many probes and pairs."""
+    of = np.resize(np.arange(len(judged.probes)), probes)
+    identified = judged.identified | {key: judged.identified[key][of] for key in ("rank", "top_score")}
+    verified = {key: np.resize(judged.verified[key], pairs) for key in ("scores", "same")}
+    return replace(judged, probes=judged.probes[of], identified=identified, verified=judged.verified | verified)
+
+
+def made_up() -> None:
+    """Measure on a run that is made for it."""
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))
+    from desk_run import make_run
+
+    with tempfile.TemporaryDirectory() as folder:
+        runs.ROOT = Path(folder)
+        main(make_run(runs.ROOT, "made-up").name)
 
 
 def main(run: str, row: str = "dsr") -> None:
@@ -42,11 +67,17 @@ def main(run: str, row: str = "dsr") -> None:
         times["threshold, failures seen"].append(milliseconds(lambda value=threshold: setattr(slider, "value", value + 0.01)))
     for name, taken in times.items():
         print(f"{name:26s} median {np.median(taken):7.1f} ms, worst {max(taken):7.1f} ms")
+    desk.tabs.selected_index, desk.judged = FACES, repeated(judged, LFW_PROBES, LFW_PAIRS)
+    taken = [milliseconds(lambda value=value: setattr(slider, "value", value)) for value in np.linspace(0.2, 0.8, TURNS)]
+    print(f"{'threshold at LFW size':26s} median {np.median(taken):7.1f} ms, worst {max(taken):7.1f} ms")
     ratio = np.median(times["curves anew"]) / np.median(times["threshold"])
     print(f"moving the points takes 1/{ratio:.0f} of drawing the curves anew")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
-        sys.exit("Expected a run: python benchmarks/desk.py RUN [ROW]")
-    main(*sys.argv[1:])
+    if len(sys.argv) > 3:
+        sys.exit("Expected a run or none: python benchmarks/desk.py [RUN [ROW]]")
+    if len(sys.argv) > 1:
+        main(*sys.argv[1:])
+    else:
+        made_up()

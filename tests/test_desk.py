@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import shutil
+import time
 import zlib
 from datetime import UTC, datetime
+from threading import Event
 
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from dsrkit import runs
 from dsrkit.data.degrade import as_bytes, as_tensor, degrade
 from dsrkit.desk import Desk, Explore, stills
 from dsrkit.desk import app as app_module
+from dsrkit.desk import embeddings as embeddings_module
+from dsrkit.desk import state as state_module
 from dsrkit.desk.looks import NAMED, NOT_NAMED, look_at_probes, mark
 from dsrkit.desk.photos import as_probe, read_photo
 from dsrkit.desk.pictures import beside, enlarged
@@ -96,7 +100,7 @@ def test_results_are_those_of_the_evaluation(run, state):
     assert {outcome.system.row for outcome in outcomes} == set(state.rows)
     for outcome in outcomes:
         mine = state.judged(outcome.system.row, outcome.protocol)
-        assert mine.frozen == outcome.identified["threshold"]
+        assert mine.frozen == pytest.approx(outcome.identified["threshold"], abs=1e-6)
         assert np.allclose(mine.identified["top_score"], outcome.identified["top_score"], atol=1e-6)
         assert mine.identified["rank"].tolist() == outcome.identified["rank"].tolist()
         assert mine.verified["auc"] == pytest.approx(outcome.verified["auc"])
@@ -329,6 +333,62 @@ def test_a_desk_whose_only_run_does_not_open_says_so_and_stays(here):
         assert "Not done" in said(desk)
     with pytest.raises(FileNotFoundError, match="expected a run at"):
         list(stills(settings("gone")))
+
+
+def until(true, what):
+    end = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < end, f"expected {what}"
+        time.sleep(0.01)
+
+
+def test_the_desk_serves_while_faces_are_embedded(here, monkeypatch):
+    at_work, go_on, embedded = Event(), Event(), state_module.embedded
+
+    def slow(*asked):
+        at_work.set()
+        while not go_on.is_set():
+            asked[-1]("restoring", 0.5)
+            time.sleep(0.01)
+        return embedded(*asked)
+
+    monkeypatch.setattr(state_module, "embedded", slow)
+    desk = Desk(settings(), in_background=True)
+    until(lambda: '<progress value="0.5' in desk.progress.value, "progress to be seen")
+    desk.faces.after.click()
+    assert "Wait for it to open" in said(desk)
+    go_on.set()
+    until(lambda: desk.face is not None and not desk.progress.value, "the run to open")
+    assert desk.state.params.vlr_size == "16x16"
+
+    at_work.clear()
+    go_on.clear()
+    desk.controls.size.value = "14x16"
+    until(at_work.is_set, "the other size to be embedded")
+    desk.faces.after.click()
+    desk.controls.threshold.value = desk.controls.threshold.max
+    assert desk.face.probe == 1 and "unknown" in desk.faces.view.verdict.value and desk.state.params.vlr_size == "16x16"
+    desk.controls.size.value = "16x16"  # which is there already: the other size is given up
+    until(lambda: not desk.progress.value, "the first size to come back")
+    go_on.set()
+    time.sleep(0.1)
+    assert desk.state.params.vlr_size == desk.controls.size.value == "16x16" and "Not done" not in said(desk)
+
+
+def test_an_error_beside_the_desk_is_said(here):
+    desk = Desk(settings("gone", "tiny"), in_background=True)
+    until(lambda: "expected a run at" in said(desk), "the error to be said")
+    desk.controls.run.value = "tiny"
+    until(lambda: desk.face is not None, "the other run to open")
+
+
+def test_progress_tells_the_time_left(state, monkeypatch):
+    told = []
+    monkeypatch.setattr(embeddings_module, "AT_ONCE", 16)
+    faces = state.trial.faces.first(40)
+    embeddings_module._made(state.systems["direct_feed"], faces, lambda *said: told.append(said))
+    assert [share for _, share in told] == [0, 0.4, 0.8]
+    assert "left" not in told[0][0] and all(text.endswith(" s left") for text, _ in told[1:])
 
 
 def test_embeddings_with_nan_are_said_and_never_kept(here, monkeypatch):

@@ -1,35 +1,33 @@
 """The desk: what is chosen, what follows from it, and what to do when it cannot be.
 
-Every action goes through ``Desk.guarded``: an expected error becomes a line on the desk, which stays as it was.
+Every action goes through ``Desk.guarded``: an expected error becomes a line on the desk, which stays as it was. What takes long,
+embedding every face, is done beside it (``Actions.later``).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from html import escape
 
 import ipywidgets as widgets
 import numpy as np
-import pandas as pd
 from ipywidgets import Layout
 from jaxtyping import UInt8
 
+from dsrkit.desk.actions import Actions
 from dsrkit.desk.controls import Controls, OwnPhoto, TestFaces
-from dsrkit.desk.export import save_view
+from dsrkit.desk.embeddings import Report
+from dsrkit.desk.export import failures_to_export, save_view
 from dsrkit.desk.looks import Look, look_at_photo, look_at_probes
 from dsrkit.desk.panes import Curves, FaceView, Failures, Message
 from dsrkit.desk.photos import as_probe, read_photo
 from dsrkit.desk.settings import Explore, evaluation_of
 from dsrkit.desk.state import DeskState, Judged
-from dsrkit.evaluation.headline import row_label
 from dsrkit.runs import Run, is_interactive
 
-# What files, weights and photos from anywhere raise; torch says RuntimeError where weights do not fit or memory is short.
-EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, ImportError)
 FACES, PHOTO, FAILURES = range(3)  # the tabs
+TABS = 576  # their width in pixels: with the curves at their right they fit into JupyterLab in a window of 1100
 
 
 def is_served() -> bool:
@@ -41,9 +39,13 @@ class Desk:
     """One or several runs to look at; ``desk.widget`` is what a notebook shows.
 
     A run, a photo or a file that cannot serve leaves a line on the desk, and what was there before.
+
+    Args:
+        in_background: open runs and embed faces in a thread, while the desk shows how far it is and goes on serving. Else each
+            choice is carried out when its call returns.
     """
 
-    def __init__(self, settings: Explore) -> None:
+    def __init__(self, settings: Explore, in_background: bool = False) -> None:
         self.settings, self.chance = settings, np.random.default_rng(settings.seed)
         self.states: dict[tuple[str, str], DeskState] = {}
         self.state: DeskState | None = None
@@ -52,14 +54,15 @@ class Desk:
         self.photo: Look | None = None
         self.photo_file: tuple[str, bytes | str] | None = None  # name and content or path: cropped anew when the share changes
         self.photo_hr: UInt8[np.ndarray, "112 112 3"] | None = None
-        self._quiet = False
-        self.message, self.controls = Message(), Controls(settings.runs)
+        self.message, self.progress, self.controls = Message(), Message(), Controls(settings.runs)
+        self.guarded = Actions(self.message, self.progress, self._show_choice, in_background)
         self.faces, self.own, self.curves = TestFaces(), OwnPhoto(), Curves()
         self.failures = Failures(partial(self.guarded, self.show_failures), partial(self.guarded, self.pick))
         self.tabs = widgets.Tab([self.faces, self.own, self.failures], titles=("Test faces", "Own photo", "Failures"))
-        self.tabs.layout = Layout(width="640px")
-        below = widgets.HBox([self.tabs, self.curves], layout=Layout(flex_flow="row wrap", grid_gap="12px"))
-        self.widget = widgets.VBox([self.controls, self.message, below])
+        self.tabs.layout = Layout(flex=f"0 1 {TABS}px", min_width="0")
+        side_by_side = Layout(flex_flow="row wrap", grid_gap="12px", align_items="flex-start")
+        below = widgets.HBox([self.tabs, self.curves], layout=side_by_side)
+        self.widget = widgets.VBox([self.controls, self.progress, self.message, below])
         self._wire()
         self.guarded(self.choose, settings.runs[0], "", "dsr", "both-lr")
 
@@ -87,29 +90,11 @@ class Desk:
         ):
             button.on_click(lambda _, action=action: self.guarded(action))
 
-    def guarded(self, action: Callable[..., None], *arguments: object) -> None:
-        """Do it; an expected error is shown, and the controls go back to what is on the desk."""
-        if self._quiet:
-            return
-        self.message.forget()
-        try:
-            action(*arguments)
-        except EXPECTED as error:
-            self.message.fail(error)
-            self._show_choice()
-
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """The desk sets its own controls: nobody has asked for anything."""
-        self._quiet = True
-        try:
-            yield
-        finally:
-            self._quiet = False
-
     def _on_desk(self) -> tuple[DeskState, Judged]:
         if self.state is None or self.judged is None:
-            raise ValueError("Expected a run on the desk, got none that opens. Choose another run, or make this one's files.")
+            raise ValueError(
+                "Expected a run on the desk, got none so far. Wait for it to open, choose another run, or make its files."
+            )
         return self.state, self.judged
 
     @property
@@ -125,40 +110,40 @@ class Desk:
 
     def choose(self, run: str, size: str, row: str, protocol: str) -> None:
         """Bring it onto the desk; what the run has not becomes its plain DSR, its first protocol."""
-        state = self._opened(run, size)
+        self.guarded.later(lambda report: self._found(run, size, row, protocol, report), self._put)
+
+    def _found(self, run: str, size: str, row: str, protocol: str, report: Report) -> tuple[DeskState, Judged]:
+        state = self._opened(run, size, report)
         first = next(iter(state.trial.protocols))
-        judged = state.judged(row if row in state.systems else "dsr", protocol if protocol in state.trial.protocols else first)
-        self.state, self.judged = state, judged
+        row, protocol = row if row in state.systems else "dsr", protocol if protocol in state.trial.protocols else first
+        return state, state.judged(row, protocol, report)
+
+    def _put(self, found: tuple[DeskState, Judged]) -> None:
+        self.state, self.judged = _, judged = found
         self._show_choice()
-        with self._quietly():
+        with self.guarded.quietly():
             self.controls.scale(judged)
         self.curves.draw(judged)
         self.failures.show([], [])
         self.show_face()
         self.show_photo()
         self.move()
-        self.message.say("")
 
-    def _opened(self, run: str, size: str) -> DeskState:
-        self.message.say(f"Opening {run} …")
+    def _opened(self, run: str, size: str, report: Report) -> DeskState:
+        report(f"Opening {run} …", None)
         params = evaluation_of(Run(run), self.settings)
         params = params.model_copy(update={"vlr_size": size or params.vlr_size})
         key = (run, params.vlr_size)
         if key not in self.states:
-            self.states[key] = DeskState(Run(run), params, self.message.say)
+            self.states[key] = DeskState(Run(run), params)
         return self.states[key]
 
     def _show_choice(self) -> None:
         """Set the controls to what is on the desk."""
         if self.state is None or self.judged is None:
             return
-        state, controls = self.state, self.controls
-        with self._quietly():
-            controls.run.value = state.run.name
-            controls.size.options, controls.size.value = state.sizes, state.params.vlr_size
-            controls.row.options = [(row_label(row), row) for row in state.rows]
-            controls.gallery.options = list(state.galleries.items())
-            controls.row.value, controls.gallery.value = self.judged.system.row, self.judged.protocol
+        with self.guarded.quietly():
+            self.controls.show(self.state, self.judged)
             self.faces.number.max = len(self.judged.probes)
             self.faces.of.value = f"of {len(self.judged.probes)}"
 
@@ -247,7 +232,7 @@ class Desk:
         """The tab in front, as PNG and CSV; of failures the page as a picture, all of them as a table."""
         state, judged = self._on_desk()
         if self.tabs.selected_index == FAILURES:
-            name, looks, table = self._failures_to_export(state, judged)
+            name, looks, table = failures_to_export(state, judged, self.failures, self.threshold)
         else:
             look = self.photo if self.tabs.selected_index == PHOTO else self.face
             if look is None:
@@ -256,11 +241,3 @@ class Desk:
         files = save_view(state, judged, looks, table, name)
         warning = "" if state.params.show_faces else " This data set's faces are not to be published (show_faces is off)."
         self.message.say(f"Written: {files[0]} and {files[1].name}.{warning}")
-
-    def _failures_to_export(self, state: DeskState, judged: Judged) -> tuple[str, list[Look], pd.DataFrame]:
-        kind = self.failures.kind.value
-        every = judged.failures(kind, self.threshold)
-        if not len(every):
-            raise ValueError(f"Expected {kind} to export, got none at this threshold. Move it, or choose another kind.")
-        looks = look_at_probes(state, judged, self.failures.of_page(every), self.threshold)
-        return kind, looks, state.table(judged, every, self.threshold)

@@ -7,6 +7,8 @@ files, the size, the rows. Nothing is ever read that belongs to other weights; t
 from __future__ import annotations
 
 import json
+import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,24 +18,30 @@ from jaxtyping import Float
 from dsrkit import __version__
 from dsrkit.data.faces import FaceSet, batches_of
 from dsrkit.data.layout import hash_of
+from dsrkit.evaluation.headline import row_label
 from dsrkit.evaluation.judge import embeddings_of
 from dsrkit.evaluation.systems import System
 from dsrkit.metrics import unit_length
 from dsrkit.models.edgeface import EMBEDDING_SIZE
+from dsrkit.recognition import BATCH
 from dsrkit.runs import atomic_path, file_hash
 
-AT_ONCE = 256  # faces between two reports of progress: some 20 MB of pixels
-Say = Callable[[str], None]
+AT_ONCE = BATCH  # faces between two reports of progress, a second or two on two cores: the batches of an evaluation
+Report = Callable[[str, float | None], None]  # what goes on, and which share of it is done (None: nobody knows)
 
 
-def embedded(system: System, faces: FaceSet, dataset: str, folder: Path, say: Say) -> Float[np.ndarray, "n d"]:
+def silent(text: str, share: float | None) -> None:
+    """A report that nobody hears."""
+
+
+def embedded(system: System, faces: FaceSet, dataset: str, folder: Path, report: Report) -> Float[np.ndarray, "n d"]:
     """What ``system`` makes of ``faces``, read from ``folder`` where it was made before.
 
     Args:
         dataset: the data set's hash.
-        say: told how far it is, and when the result could not be kept.
+        report: told how far it is. What it raises ends the work; nothing is kept then.
 
-    Raises ValueError for embeddings with NaN, which are never kept.
+    Raises ValueError for embeddings with NaN, which are never kept. Warns where the result cannot be kept.
     """
     files = {role: file_hash(path) for role, path in sorted(system.files.items())}
     made_by = {"files": files, "tta": system.tta, "hr": system.restorer == "hr", "size": faces.vlr_size, "code": __version__}
@@ -42,19 +50,22 @@ def embedded(system: System, faces: FaceSet, dataset: str, folder: Path, say: Sa
     if path.exists():
         kept = np.load(path)
         if len(kept) == len(faces):
-            return unit_length(kept)
-    embeddings = unit_length(_made(system, faces, say))
+            return kept  # of unit length already; normalised twice it would differ by the last bit
+    embeddings = unit_length(_made(system, faces, report))
     try:
         with atomic_path(path) as temporary, open(temporary, "wb") as stream:
             np.save(stream, embeddings)
     except OSError as error:  # a full disk or a folder of somebody else's: the desk works without, it opens more slowly
-        say(f"The embeddings are not kept for the next time: {error}")
+        warnings.warn(f"The embeddings are not kept for the next time: {error}", stacklevel=2)
     return embeddings
 
 
-def _made(system: System, faces: FaceSet, say: Say) -> Float[np.ndarray, "n d"]:
-    parts = []
+def _made(system: System, faces: FaceSet, report: Report) -> Float[np.ndarray, "n d"]:
+    parts, began = [], time.monotonic()
+    doing = f"{row_label(system.row)}: {len(faces):,} faces are restored and embedded, this first time only"
     for part in batches_of(len(faces), AT_ONCE):
-        say(f"{system.row}: restoring and embedding face {part.start + 1:,} of {len(faces):,}; kept for the next time …")
+        done = part.start / len(faces)
+        left = f"; {(time.monotonic() - began) * (1 / done - 1):,.0f} s left" if done else ""
+        report(doing + left, done)
         parts.append(embeddings_of(system.restored(faces.rows(part)), system.edgeface, system.tta))
     return np.concatenate(parts) if parts else np.empty((0, EMBEDDING_SIZE), np.float32)

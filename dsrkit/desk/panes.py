@@ -22,6 +22,7 @@ from dsrkit.desk.views import Chart, percent, points_at, roc_chart, shortened, s
 
 PAGE = 6  # failures on a page
 VERSIONS = 4  # VLR, bicubic, DSR, HR
+NARROWEST = 290  # pixels in which a curve can still be read
 _GAP = Layout(grid_gap="8px", flex_flow="row wrap", margin="2px 0 6px 0")
 
 
@@ -35,9 +36,11 @@ class Message(widgets.HTML):
 
     failed = False
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, share: float | None = None) -> None:
+        """A text, "" for none; ``share``: how much is done, in [0, 1], as a bar."""
         self.failed = False
-        self.value = f'<div role="status">{_box(escape(text), BLUE)}</div>' if text else ""
+        bar = "" if share is None else f'<br><progress value="{share:.4f}" style="width:100%;max-width:480px"></progress>'
+        self.value = f'<div role="status">{_box(escape(text) + bar, BLUE)}</div>' if text else ""
 
     def forget(self) -> None:
         """An error is about the last action: the next one takes it away."""
@@ -60,7 +63,7 @@ class Picture(widgets.VBox):
     def show(self, picture: Image.Image, caption: str) -> None:
         self.image.layout.width, self.image.layout.height = f"{picture.width}px", f"{picture.height}px"
         self.image.value = png(picture)
-        style = "line-height:1.25;font-size:12px;text-align:center;overflow-wrap:anywhere"
+        style = "line-height:1.25;font-size:12px;text-align:center;overflow-wrap:anywhere;text-wrap:balance"
         self.caption.value = f'<div style="{style}">{caption}</div>'
         self.layout.display = "flex"
 
@@ -103,7 +106,7 @@ class Curve(widgets.GridBox):
         self.image = widgets.Image(format="png", layout=Layout(grid_area="1 / 1", width="100%", margin="0"))
         self.over = widgets.HTML(layout=Layout(grid_area="1 / 1", width="100%", margin="0"))
         self.chart: Chart | None = None
-        super().__init__([self.image, self.over], layout=Layout(width="100%", grid_template_columns="100%"))
+        super().__init__([self.image, self.over], layout=Layout(width="100%", max_width="400px", grid_template_columns="100%"))
 
     def draw(self, chart: Chart | None) -> None:
         self.chart, self.layout.display = chart, "none" if chart is None else "grid"
@@ -114,12 +117,14 @@ class Curve(widgets.GridBox):
             self.over.value = self.chart.overlay(points, line_at)
 
 
-class Curves(widgets.VBox):
-    """ROC and threshold sweep with their points, and the same numbers in words."""
+class Curves(widgets.GridBox):
+    """ROC and threshold sweep with their points, side by side where there is room, and above them the same numbers in words."""
 
     def __init__(self) -> None:
-        self.numbers, self.roc, self.sweep = widgets.HTML(), Curve(), Curve()
-        super().__init__([self.numbers, self.sweep, self.roc], layout=Layout(width="330px"))
+        self.numbers, self.roc, self.sweep = widgets.HTML(layout=Layout(grid_area="1 / 1 / 2 / -1")), Curve(), Curve()
+        columns = f"repeat(auto-fit, minmax({NARROWEST}px, 1fr))"
+        room = Layout(flex=f"1 1 {NARROWEST}px", max_width="840px", grid_template_columns=columns, grid_gap="4px 12px")
+        super().__init__([self.numbers, self.sweep, self.roc], layout=room)
 
     def draw(self, judged: Judged) -> None:
         self.sweep.draw(sweep_chart(judged))
@@ -139,9 +144,12 @@ class Curves(widgets.VBox):
             ("pairs: FAR", at["far"]),
         ]
         cells = "".join(
-            f'<tr><td>{name}</td><td style="text-align:right"><b>{percent(share)}</b></td></tr>' for name, share in rows
+            f'<tr style="display:flex;justify-content:space-between"><td>{name}</td><td><b>{percent(share)}</b></td></tr>'
+            for name, share in rows
         )
-        self.numbers.value = f'<table style="width:100%;line-height:1.3;font-size:13px">{cells}</table>'
+        columns = f"display:grid;grid-template-columns:repeat(auto-fit,minmax({NARROWEST - 20}px,1fr));column-gap:32px"
+        body = f'<tbody style="{columns}">{cells}</tbody>'
+        self.numbers.value = f'<table style="display:block;line-height:1.3;font-size:13px">{body}</table>'
 
 
 class Failures(widgets.VBox):
@@ -156,7 +164,9 @@ class Failures(widgets.VBox):
         self.cards = [Picture(3 * SMALL + 8) for _ in range(PAGE)]
         self.buttons = [widgets.Button(description="open", layout=Layout(width="80px")) for _ in range(PAGE)]
         cards = [widgets.VBox(both, layout=Layout(align_items="center")) for both in zip(self.cards, self.buttons, strict=True)]
-        grid = widgets.GridBox(cards, layout=Layout(grid_template_columns="repeat(2, 296px)", grid_gap="10px 12px"))
+        grid = widgets.GridBox(
+            cards, layout=Layout(grid_template_columns=f"repeat(auto-fill, {3 * SMALL + 8}px)", grid_gap="10px 12px")
+        )
         super().__init__([self.kind, widgets.HBox([self.before, self.after, self.where]), grid])
         self.kind.observe(lambda _: self.turn(-self.page, on_turn), "value")
         self.before.on_click(lambda _: self.turn(-1, on_turn))
@@ -189,4 +199,4 @@ class Failures(widgets.VBox):
             true, nearest = (escape(shortened(name, 26)) for name in (look.subject, look.matches.subject[0]))
             words = f"{mark(look.answer)} <b>{look.answer}</b><br>is {true}, nearest {nearest} ({look.matches.score[0]:.3f})"
             card.show(strip, words)
-            button.layout.display = "flex"
+            button.layout.display = None

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-FACE = 144  # height on the screen, in pixels: 9 times 16, 6 times 24
-SMALL = 96
+FACE = 128  # height on the screen, in pixels: 8 times 16, 5 times 24 and 8, 4 times 32
+SMALL = 80
 WHITE = (255, 255, 255)
 
 

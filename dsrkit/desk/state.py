@@ -20,8 +20,9 @@ from torch import nn
 
 from dsrkit.data.faces import FaceSet, vlr_folders
 from dsrkit.data.layout import dataset_hash
-from dsrkit.desk.embeddings import Say, embedded
+from dsrkit.desk.embeddings import Report, embedded, silent
 from dsrkit.evaluation.judge import embeddings_of
+from dsrkit.evaluation.native import NATIVE_HR
 from dsrkit.evaluation.open_set import identification, sweep_of
 from dsrkit.evaluation.protocols import verification
 from dsrkit.evaluation.systems import Restorer, System, open_systems, shown_by
@@ -99,14 +100,11 @@ class Judged:
 class DeskState:
     """One run at one VLR size: opens its test split and its systems, embeds lazily and once.
 
-    Args:
-        say: told what goes on while it takes long.
-
     Raises FileNotFoundError or ValueError for a run that cannot be evaluated (see ``open_trial``, ``open_systems``).
     """
 
-    def __init__(self, run: Run, params: Evaluation, say: Say = lambda text: None) -> None:
-        self.run, self.params, self.say = run, params, say
+    def __init__(self, run: Run, params: Evaluation) -> None:
+        self.run, self.params = run, params
         self.trial: Trial = open_trial(run, params)
         systems = open_systems(run, params, pick_device(params.device))
         self.systems = {system.row: system for system in self.trial.takes(systems)}
@@ -128,43 +126,45 @@ class DeskState:
 
     @property
     def galleries(self) -> dict[str, str]:
-        """What may stand in the gallery, in words → the protocol."""
-        return {GALLERIES.get(protocol, protocol): protocol for protocol in self.trial.protocols}
+        """What may stand in the gallery, in words → the protocol; mugshots are not shown here."""
+        return {GALLERIES.get(one, one): one for one in self.trial.protocols if not one.startswith(NATIVE_HR)}
 
-    def _seen(self, system: System) -> Seen:
+    def _seen(self, system: System, report: Report) -> Seen:
         """The embeddings of the split and of the validation split, as the system sees them."""
         key = (system.restorer, system.edgeface, system.tta)
         if key not in self._known:
             parts = (self.trial.faces, self.trial.validation)
-            made = [embedded(system, part, self._dataset_hash, self.run.folder / "desk" / "cache", self.say) for part in parts]
+            made = [embedded(system, part, self._dataset_hash, self.run.folder / "desk" / "cache", report) for part in parts]
             self._known[key] = Seen(*made)
         return self._known[key]
 
-    def judged(self, row: str, protocol: str) -> Judged:
-        """What the system of ``row`` does under ``protocol`` (``both-lr`` or ``hr-lr``); kept after the first time.
+    def judged(self, row: str, protocol: str, report: Report = silent) -> Judged:
+        """What the system of ``row`` does under ``protocol``; kept after the first time.
+
+        Args:
+            report: told how far it is while faces are embedded.
 
         Raises ValueError for embeddings with NaN, and when no probe is enrolled.
         """
         if (row, protocol) not in self._judged:
-            self._judged[row, protocol] = self._judge(self.systems[row], protocol)
+            self._judged[row, protocol] = self._judge(self.systems[row], protocol, report)
         return self._judged[row, protocol]
 
-    def _judge(self, system: System, protocol: str) -> Judged:
+    def _judge(self, system: System, protocol: str, report: Report) -> Judged:
         trial, labels, probes = self.trial, self.trial.faces.labels, self.trial.protocols[protocol]
-        low, high = self._seen(system), None
+        low, high = self._seen(system, report), None
         if trial.faces.has_hr and protocol != "both-lr":
             files = {"edgeface": system.files["edgeface"]}
-            high = self._seen(replace(system, row=f"HR faces, as {system.row} sees them", restorer="hr", files=files))
+            high = self._seen(replace(system, row=f"HR faces, as {system.row} sees them", restorer="hr", files=files), report)
         left = gallery_version(protocol, low, high)
-        frozen = frozen_threshold(trial, left.validation, low.validation)
+        frozen = frozen_threshold(trial, left.validation, low.validation).value
         gallery = left.faces[trial.gallery]
         identified = identification(low.faces[probes], labels[probes], gallery, labels[trial.gallery], frozen)
         sweep = sweep_of(identified, np.linspace(min(0.0, float(identified["top_score"].min())), 1, 201))
         verified = None
         if not protocol.startswith(f"{NATIVE}-"):
-            shifted = trial.pairs + np.array(
-                [0, len(left.faces)]
-            )  # the left face of a pair as enrolled, the right one as a probe
+            # the left face of a pair as enrolled, the right one as a probe
+            shifted = trial.pairs + np.array([0, len(left.faces)])
             verified = verification(np.concatenate([left.faces, low.faces]), shifted, trial.same, trial.folds)
         return Judged(system, protocol, frozen, probes, low.faces, gallery, verified, identified, sweep)
 
