@@ -5,10 +5,12 @@ CVIU 93, 2004). A draw takes as many subjects as there are, with replacement; su
 s then weighs n_s, an impostor pair of s and t weighs n_s·n_t (both must be drawn; Owen 2007, "The pigeonhole bootstrap", for
 such products), a probe or a face of s weighs n_s. The gallery stays as it is.
 
-Decisions are kept: whether a pair was judged rightly is fixed by the threshold of its fold, chosen once on the other folds.
-The intervals therefore hold the spread over people, not that of choosing a threshold; only rates *at* a stated rate
-(TAR@FAR, TPIR@FPIR) find their threshold anew in each draw. Percentile intervals; with fewer than some twenty subjects read
-them as a rough guide. ``dsrkit.weighted`` says what each measure is when pairs and probes have weights.
+Decisions are kept: whether a pair was judged rightly is fixed by the threshold of its fold, chosen once on the other folds,
+and whether a probe is named by the frozen threshold. The intervals therefore hold the spread over people, not that of choosing
+a threshold, nor of training anew with another seed; only rates *at* a stated rate (TAR@FAR, TPIR@FPIR) find their threshold
+anew in each draw. Percentile intervals; with fewer than some twenty subjects read them as a rough guide. There is none (NaN)
+where more than one draw in ten gives no value, or where all give the same: nobody failed, and resampling cannot tell how
+rare a failure is. ``dsrkit.weighted`` says what each measure is when pairs and probes have weights.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from dsrkit.weighted import Samples, kind_of, sampler
+
+_KNOWN = 0.9  # of the draws must give a value
 
 Subjects = np.ndarray  # [P, 2] the two subjects of each pair, or [P] the subject of each probe or face
 Interval = dict[str, tuple[float, float]]
@@ -70,14 +74,14 @@ def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
     if not 0 < level < 1:
         raise ValueError(f"level: expected a share between 0 and 1, got {level}. 95 % is 0.95.")
     known = values[np.isfinite(values)]
-    if not len(known):
+    if len(known) < _KNOWN * len(values) or (len(known) > 1 and np.ptp(known) == 0):
         return float("nan"), float("nan")
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def intervals(samples: Samples, level: float = 0.95) -> Interval:
-    """(low, high) of each measure of ``bootstrap_samples``; NaN where no draw gave a value. Raises ValueError for a bad level."""
+    """(low, high) of each measure of ``bootstrap_samples``; NaN where there is none. Raises ValueError for a bad level."""
     return {measure: _percentiles(values, level) for measure, values in samples.items()}
 
 
@@ -90,7 +94,8 @@ def differences(
     """
     made = {}
     for measure in (measure for measure in samples if measure in other):
-        low, high = _percentiles(samples[measure] - other[measure], level)
+        apart = samples[measure] - other[measure]
+        low, high = _percentiles(apart, level) if np.any(apart) else (0.0, 0.0)  # the same in every draw: no difference
         made[measure] = {"value": values[measure] - other_values[measure], "low": low, "high": high}
     return made
 

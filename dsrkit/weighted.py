@@ -6,7 +6,7 @@ Each class takes a result once, sorts what can be sorted beforehand, and is then
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +16,6 @@ from dsrkit.metrics import FARS
 
 _WEIGHTS_AT_ONCE = 500_000  # some ten float64 arrays of draws × pairs live at once: 40 MB
 _BLOCKS = 256
-_BINS = 10  # of probabilities
 RANKS = (1, 5, 10, 20)
 
 Samples = dict[str, Float[np.ndarray, " b"]]
@@ -122,7 +121,10 @@ class WeightedProbes:
 
 
 class WeightedPairs:
-    """Accuracy, AUC, EER, TAR@FAR and d′ of a list of pairs, and the calibration error where pairs have probabilities."""
+    """Accuracy, AUC, EER, TAR@FAR, d′ and mean scores of a list of pairs; the Brier score where pairs have probabilities.
+
+    The calibration error is no sum over pairs but of absolute values, which grow under resampling: it has no interval here.
+    """
 
     def __init__(self, result: Result, person: Int[np.ndarray, "p 2"]) -> None:
         order = np.argsort(result["scores"], kind="stable")
@@ -131,11 +133,9 @@ class WeightedPairs:
         self.two_people = np.flatnonzero(self.left != self.right)
         self.first = np.flatnonzero(np.diff(self.scores, prepend=-np.inf))  # of equal scores
         self.moments = np.stack([np.ones(len(order)), self.scores, self.scores**2], axis=1)
-        self.off = np.zeros((len(order), 0))
-        if "probability" in result:  # how far off each pair is, in the column of its bin (metrics.reliability)
-            predicted = np.asarray(result["probability"])[order]
-            place = np.minimum((predicted * _BINS).astype(int), _BINS - 1)
-            self.off = (predicted - self.same)[:, None] * (place[:, None] == np.arange(_BINS))
+        self.fars = [far for far in FARS if far * np.count_nonzero(~self.same) >= 1]  # those that these pairs carry
+        self.of_fold = np.asarray(result.get("fold_weight", np.ones(len(order))))[order]
+        self.brier = (np.asarray(result["probability"])[order] - self.same) ** 2 if "probability" in result else None
         self.draws_at_once = _draws_at_once(len(order))
 
     def __call__(self, counts: Counts) -> Samples:
@@ -143,13 +143,15 @@ class WeightedPairs:
         weights[:, self.two_people] *= counts[:, self.right[self.two_people]]
         genuine = weights * self.same
         impostor = weights - genuine
-        samples = {"verification_accuracy": weights @ self.correct / weights.sum(1)}
-        samples["d_prime"] = _d_prime(genuine @ self.moments, impostor @ self.moments)
-        if self.off.size:
-            samples["calibration_error"] = np.abs(weights @ self.off).sum(1) / weights.sum(1)
+        samples = {"verification_accuracy": weights @ (self.of_fold * self.correct) / (weights @ self.of_fold)}
+        moments = genuine @ self.moments, impostor @ self.moments
+        samples["d_prime"] = _d_prime(*moments)
+        samples["genuine_mean"], samples["impostor_mean"] = (part[:, 1] / part[:, 0] for part in moments)
+        if self.brier is not None:
+            samples["brier_score"] = weights @ self.brier / weights.sum(1)
         if len(self.first) < len(self.scores):
             genuine, impostor = (np.add.reduceat(part, self.first, axis=1) for part in (genuine, impostor))
-        return samples | _area_and_rates(genuine, impostor)
+        return samples | _area_and_rates(genuine, impostor, self.fars)
 
 
 def _d_prime(genuine: Float[np.ndarray, "b 3"], impostor: Float[np.ndarray, "b 3"]) -> Float[np.ndarray, " b"]:
@@ -161,7 +163,7 @@ def _d_prime(genuine: Float[np.ndarray, "b 3"], impostor: Float[np.ndarray, "b 3
     return (mean - other) / np.sqrt((variance + other_variance) / 2)
 
 
-def _area_and_rates(genuine: Float[np.ndarray, "b u"], impostor: Float[np.ndarray, "b u"]) -> Samples:
+def _area_and_rates(genuine: Float[np.ndarray, "b u"], impostor: Float[np.ndarray, "b u"], fars: Sequence[float]) -> Samples:
     """AUC, EER and TAR@FAR of each draw, from weights at ascending distinct scores (columns)."""
     frr = np.cumsum(genuine, axis=1)
     rejected = np.cumsum(impostor, axis=1)
@@ -179,7 +181,7 @@ def _area_and_rates(genuine: Float[np.ndarray, "b u"], impostor: Float[np.ndarra
     frr_before = np.where(started, np.take_along_axis(frr, before, 1)[:, 0], 0.0)
     gap_before, gap_after = far_before - frr_before, frr_after - far_after
     samples["eer"] = far_before + gap_before / (gap_before + gap_after) * (far_after - far_before)
-    for rate in FARS:
+    for rate in fars:
         first = np.argmax(far <= rate + 1e-12, axis=1)[:, None]
         samples[f"tar_at_far_{rate:g}"] = 1 - np.take_along_axis(frr, first, 1)[:, 0]
     return samples

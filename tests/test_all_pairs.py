@@ -180,8 +180,8 @@ def test_tpir_in_draws_against_repeated_probes(searched):
         if not len(strangers):
             assert np.isnan(samples["tpir_at_fpir_0.1"][draw])
             continue
-        for fpir in (0.1, 0.01):
-            assert samples[f"tpir_at_fpir_{fpir:g}"][draw] == pytest.approx(again["tpir_at_fpir"][fpir])
+        if 0.1 in again["tpir_at_fpir"]:
+            assert samples["tpir_at_fpir_0.1"][draw] == pytest.approx(again["tpir_at_fpir"][0.1])
     interval = bootstrap_interval(result, people, 200)
     assert interval["tpir_at_fpir_0.1"][0] <= result["tpir_at_fpir"][0.1] <= interval["tpir_at_fpir_0.1"][1]
 
@@ -190,7 +190,7 @@ def test_one_score_for_all_leaves_no_threshold_to_name_anybody(searched):
     _, probe_ids, _, gallery_ids = searched
     ones = [np.ones((len(ids), 4)) for ids in (probe_ids, gallery_ids)]
     result = identification(ones[0], probe_ids, ones[1], gallery_ids, 0.5)
-    assert result["tpir_at_fpir"] == {0.1: 0, 0.01: 0}
+    assert result["tpir_at_fpir"] == {0.1: 0}
     drawn = bootstrap_samples(result, probe_ids, 20)["tpir_at_fpir_0.1"]
     assert (drawn[np.isfinite(drawn)] == 0).all()
     assert threshold_at_fpir(ones[0], ones[1], 0.1) > 1 - 1e-6

@@ -125,8 +125,21 @@ def test_read_pairs_gives_rows(tiny_dataset):
     for (left, right), genuine, row in zip(pairs, same, table.itertuples(), strict=True):
         assert (faces.names[left], faces.names[right]) == (row.left, row.right)
         assert (faces.subjects[left] == faces.subjects[right]) == genuine
-    few, kinds, _ = read_pairs(tiny_dataset, "val", faces.first(4))
+    few, kinds, _ = read_pairs(tiny_dataset, "val", faces.first(4), limited=True)
     assert 0 < len(few) < len(pairs) and few.max() < 4 and len(kinds) == len(few)
+
+
+def test_pairs_that_cannot_be_read_are_no_pairs(tiny_dataset, tmp_path):
+    faces = open_split(tiny_dataset, "val", "16x16")
+    with pytest.raises(ValueError, match=r"pairs of faces of the split, got \d+ that name others, such as"):
+        read_pairs(tiny_dataset, "val", faces.first(4))
+    with pytest.raises(FileNotFoundError, match=r"val_pairs\.csv.*01_data_migration"):
+        read_pairs(tmp_path, "val", faces)
+    table = pd.read_csv(tiny_dataset / "val_pairs.csv", dtype=str)
+    for word in ("", "no", "Ture"):  # NumPy takes any text for True
+        table.assign(same=[word, *table.same[1:]]).to_csv(tmp_path / "val_pairs.csv", index=False)
+        with pytest.raises(ValueError, match=rf"val_pairs\.csv, line 2: expected same to be True or False, got '{word}'"):
+            read_pairs(tmp_path, "val", faces)
 
 
 def test_batches_of():

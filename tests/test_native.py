@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bs4 import BeautifulSoup
 from conftest import REPOSITORY
+from papermill import execute_notebook
 from PIL import Image
 from test_systems import CPU, save_run
 
@@ -16,9 +18,10 @@ from dsrkit.data.sources import SyntheticSource, open_source
 from dsrkit.data.splits import enrolled_roles
 from dsrkit.evaluation import control_sentence, headline_table, identification, read_metrics, tables, write_metrics
 from dsrkit.evaluation.native import conditions_of, searched
+from dsrkit.evaluation.page import export_html
 from dsrkit.evaluation.rows import decisions, pair_decisions, rows_of
 from dsrkit.evaluation.systems import distinct_restorers, open_systems
-from dsrkit.evaluation.trial import evaluate, open_trial
+from dsrkit.evaluation.trial import evaluate, frozen_threshold, open_trial
 from dsrkit.params import Evaluation
 from dsrkit.recognition import embed, restore
 from dsrkit.runs import Run
@@ -41,21 +44,19 @@ def tinyface(root, subjects=5):
     return open_source("tinyface", root)
 
 
-def scface(root):
+def scface(root, mugshot=(60, 48)):
     generator = np.random.default_rng(1)
     for subject in ("101", "102", "103", "104"):  # made-up people of the validation split are 000 and so on
-        put(root / f"{subject}_frontal.png", generator, (60, 48))
+        put(root / f"{subject}_frontal.png", generator, mugshot)
         for camera, distance in ((1, 1), (2, 1), (1, 3)):
             put(root / f"{subject}_cam{camera}_{distance}.png", generator)
     return open_source("scface", root)
 
 
-def data_set(folder, source):
+def data_set(folder, source, sizes=("16x16",)):
     """A native test split beside made-up faces to validate on."""
     people = SyntheticSource(6, 3, 5)
-    migrate(
-        {"val": (people, people.faces), "test": (source, source.faces)}, folder, Migration(("16x16",), "bicubic-antialias", 0)
-    )
+    migrate({"val": (people, people.faces), "test": (source, source.faces)}, folder, Migration(sizes, "bicubic-antialias", 0))
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,38 @@ def test_rows_by_distance(evaluated):
     outcome = next(one for one in outcomes if one.protocol == "native-1m")
     assert {trial.faces.names[probe][-6:] for probe in outcome.probes} == {"_3.png"}
     assert len(headline_table(far)) == 4
+
+
+def test_mugshots_are_an_hr_gallery_too(tmp_path, params):
+    run = Run("native", tmp_path)
+    data_set(run.dataset, scface(tmp_path / "photos", (140, 120)), ("16x16", "112x112"))
+    save_run(run)
+    trial = open_trial(run, params)
+    assert list(trial.protocols)[3:] == ["native-hr", "native-hr-4.2m", "native-hr-1m"]
+    systems = trial.takes(open_systems(run, params, CPU))
+    outcomes = {one.protocol: one for one in evaluate(trial, systems) if one.system.row == "dsr"}
+    system, labels = outcomes["native"].system, trial.faces.labels
+    mugshots = [np.asarray(Image.open(tmp_path / "photos" / trial.faces.names[face])) for face in trial.gallery]
+    whole = np.stack([np.asarray(Image.fromarray(one).resize((112, 112), Image.Resampling.BICUBIC)) for one in mugshots])
+    high, low = embed(whole, system.edgeface), embed(restore(trial.faces.vlr, system.restorer), system.edgeface)
+    for protocol in ("native-hr", "native-hr-1m"):
+        found = outcomes[protocol].identified
+        for probe, face in enumerate(outcomes[protocol].probes):
+            scores = dict(zip(labels[trial.gallery], high @ low[face], strict=True))
+            assert found["top_score"][probe] == pytest.approx(max(scores.values()), abs=1e-5)
+            assert found["rank"][probe] == 1 + sum(score > scores[labels[face]] for score in scores.values())
+    val = trial.validation
+    seen = embed(val.hr, system.edgeface), embed(restore(val.vlr, system.restorer), system.edgeface)
+    threshold = frozen_threshold(trial, *seen).value
+    assert outcomes["native-hr"].identified["threshold"] == pytest.approx(threshold, abs=1e-6)
+    assert outcomes["native-hr"].verified is None and outcomes["native"].hr_verified is None
+    assert headline_table(rows_of(trial, list(outcomes.values()))).shape[0] == 6
+
+
+def test_small_gallery_photos_are_never_hr(tmp_path, params):
+    run = Run("native", tmp_path)
+    data_set(run.dataset, tinyface(tmp_path / "photos"), ("16x16", "112x112"))
+    assert open_trial(run, params).mugshots is None
 
 
 def test_tables_and_files_of_native_faces(evaluated, tmp_path):
@@ -208,3 +241,21 @@ def test_a_probe_of_nobody_in_the_gallery_is_a_stranger_and_one_subject_is_enoug
     eye = np.eye(3)
     result = identification(eye, [0, 1, 0], eye[:1], [0], 0.5)
     assert (result["strangers"], result["enrolled_probes"], result["rank1"]) == (1, 2, 1)
+
+
+@pytest.mark.slow
+def test_evaluation_of_another_run_on_scface_as_a_page(tmp_path, edgeface_path, monkeypatch):
+    data_set(Run("scface", tmp_path).dataset, scface(tmp_path / "photos"))
+    save_run(Run("trained", tmp_path))
+    given = {"run": "scface", "of_run": "trained", "edgeface": str(edgeface_path), "device": "cpu", "strips": 2}
+    monkeypatch.setenv("DSRKIT_ROOT", str(tmp_path))
+    done = tmp_path / "outputs" / "scface" / "05_evaluation.ipynb"
+    done.parent.mkdir(parents=True, exist_ok=True)
+    execute_notebook(REPOSITORY / "notebooks" / done.name, done, given | {"bootstrap_draws": 20}, progress_bar=False)
+    rows = read_metrics(done.with_name("metrics.json"))["rows"]
+    assert {row["protocol"] for row in rows} == {"native", "native-4.2m", "native-1m"}
+    page = export_html(done, done.with_suffix(".html")).read_text()
+    words = BeautifulSoup(page, "html.parser").get_text(" ")
+    for shown in ("native-4.2m", "as photographed; validation degraded by", "There are no HR faces to compare with."):
+        assert shown in words
+    assert "HR (upper bound)" not in words and "nan" not in words.split()

@@ -178,7 +178,7 @@ def test_identification_against_loops(search, monkeypatch):
         allowed = [t for t, _, _ in answers if np.mean([s >= t for s, _, _ in strangers]) <= fpir]
         best = max((np.mean([s >= t and rank == 1 for s, _, rank in mated]) for t in allowed), default=0)
         assert tpir == pytest.approx(best)
-    assert set(result["tpir_at_fpir"]) == {0.1, 0.01}
+    assert set(result["tpir_at_fpir"]) == {0.1}  # twenty strangers do not carry one per cent
 
 
 def test_threshold_sweep_against_identification(search):

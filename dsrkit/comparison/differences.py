@@ -33,6 +33,10 @@ def _original(record: Record) -> str | None:
     return next((file["sha256"] for file in untouched), None)
 
 
+def _judge(record: Record) -> str | None:
+    return (record.about.get("judge") or {}).get("sha256")
+
+
 def _threshold(record: Record) -> str | None:
     given = record.provenance.get("parameters", {})
     if "threshold_fpir" not in given:
@@ -51,6 +55,7 @@ CONDITIONS: tuple[tuple[str, Told, str], ...] = (
     ("enrolled", _parameter("enrolled"), "another gallery: rank-1 and the unknown rate may not be compared"),
     ("gallery seed", _parameter("seed"), "another draw of the gallery: rank-1 and the unknown rate may not be compared"),
     ("threshold", _threshold, "another rule for the threshold: the unknown rate may not be compared"),
+    ("independent recogniser", _judge, "another judge: what judges say may not be compared"),
     ("bootstrap draws", _parameter("bootstrap_draws"), "intervals of another precision"),
 )  # fmt: skip
 

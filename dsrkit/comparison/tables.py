@@ -21,7 +21,9 @@ MEASURES = {
     "verification_accuracy": "verification %",
     "tar_at_far_0.01": "TAR@FAR 1 %",
     "rank1": "rank-1 %",
+    "tpir_at_fpir_0.01": "TPIR@FPIR 1 %",
     "unknown_rate": "unknown %",
+    "false_positive_identification_rate": "strangers named %",
 }
 GAINS = {"difference_to_direct_feed": "vs direct feed (points)", "difference_to_control": "vs control (points)"}
 PROTOCOLS = {

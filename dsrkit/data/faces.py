@@ -24,6 +24,8 @@ from dsrkit.data.degrade import HR_SIZE, parse_size
 from dsrkit.data.layout import canonical_size, dataset_hash, hr_folder, read_manifest, vlr_folder
 from dsrkit.data.packing import ImageFile, packed, read_ahead
 
+_TRUTH = {"True": True, "False": False, "1": True, "0": False}
+
 
 @dataclass(frozen=True)
 class FaceSet:
@@ -162,17 +164,35 @@ def vlr_folders(dataset: Path, split: str, name: str) -> dict[str, Path]:
 
 
 def read_pairs(
-    dataset: Path | str, split: str, faces: FaceSet
+    dataset: Path | str, split: str, faces: FaceSet, limited: bool = False
 ) -> tuple[Int[np.ndarray, "p 2"], Bool[np.ndarray, " p"], Int[np.ndarray, " p"]]:
     """The split's verification pairs as rows of ``faces``, whether each is genuine, and its fold.
 
-    Pairs whose faces are not in ``faces`` (a limited set) are left out.
+    Args:
+        limited: whether ``faces`` are only some of the split's; pairs of others are then left out.
+
+    Raises FileNotFoundError without a list, and ValueError for one that names other faces or says anything but True or False.
     """
-    table = pd.read_csv(Path(dataset) / f"{split}_pairs.csv")
+    path = Path(dataset) / f"{split}_pairs.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected pairs at {path}, got nothing there. Make the data set again with 01_data_migration.")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
     row_of = {name: row for row, name in enumerate(faces.names)}
-    table = table[table.left.isin(row_of) & table.right.isin(row_of)]
+    here = table.left.isin(row_of) & table.right.isin(row_of)
+    if not limited and not here.all():
+        lost = sorted((set(table.left) | set(table.right)) - set(row_of))
+        raise ValueError(
+            f"{dataset}: expected pairs of faces of the split, got {np.sum(~here)} that name others, such as {lost[0]}. "
+            f"Make the data set again, or remove these lines from {path.name}."
+        )
+    strange = table.index[~table.same.isin(_TRUTH)]
+    if len(strange):
+        raise ValueError(
+            f"{path}, line {strange[0] + 2}: expected same to be True or False, got {table.same[strange[0]]!r}. Correct it."
+        )
+    table = table[here]
     pairs = np.stack([table.left.map(row_of), table.right.map(row_of)], axis=1).astype(int)
-    return pairs, table.same.to_numpy(bool), table.fold.to_numpy(int)
+    return pairs, table.same.map(_TRUTH).to_numpy(bool), table.fold.to_numpy(int)
 
 
 def batches_of(count: int, size: int) -> Iterator[slice]:

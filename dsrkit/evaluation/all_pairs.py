@@ -56,8 +56,8 @@ def all_pairs_verification(
         scores[part] = np.einsum("pd,pd->p", left[one], right[other])
     carried = [far for far in fars if far * impostors >= FEWEST][-MOST_RATES:]
     length = min(impostors, int(_TAIL * max(carried, default=0) * impostors) + 1)
-    tail_scores, tail_pairs = _tail(left, right, labels, length, len(genuine_pairs))
-    thresholds = {far: _above(tail_scores, int(far * impostors)) for far in carried}
+    tail_scores, tail_pairs = highest_impostors(left, right, labels, length)
+    thresholds = {far: above(tail_scores, int(far * impostors)) for far in carried}
     return {
         "tar_at_far": {far: float((scores >= threshold).mean()) for far, threshold in thresholds.items()},
         "threshold_at_far": thresholds,
@@ -71,7 +71,7 @@ def all_pairs_verification(
     }
 
 
-def _above(falling: Float[np.ndarray, " k"], allowed: int) -> float:
+def above(falling: Float[np.ndarray, " k"], allowed: int) -> float:
     """The smallest float32 threshold that at most ``allowed`` of the scores reach."""
     return float(np.nextafter(np.float32(falling[min(allowed, len(falling) - 1)]), np.float32(2)))
 
@@ -83,10 +83,12 @@ def _genuine_pairs(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, "k 2"]:
     return np.concatenate(pairs) if pairs else np.empty((0, 2), int)
 
 
-def _tail(
-    left: Float[np.ndarray, "n d"], right: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"], length: int, genuine: int
+def highest_impostors(
+    left: Float[np.ndarray, "n d"], right: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"], length: int
 ) -> Found:
-    """The ``length`` highest impostor scores of pairs i < j, falling, and their pairs; ``genuine`` pairs are among all."""
+    """The ``length`` highest impostor scores of pairs (i, j), i < j, falling, and their pairs; embeddings of unit length."""
+    images = np.unique(labels, return_counts=True)[1]
+    genuine = int((images * (images - 1) // 2).sum())
     scores, pairs, floor = np.empty(0, np.float32), np.empty((0, 2), np.int32), np.float32(-2)
     step = max(1, _SCORES_AT_ONCE // len(labels))
     for start in range(0, len(labels), step):

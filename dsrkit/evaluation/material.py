@@ -11,18 +11,17 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Int
 
 from dsrkit.data.faces import FaceSet, open_split, read_pairs
 from dsrkit.data.layout import read_manifest
-from dsrkit.evaluation.native import conditions_of, searched
+from dsrkit.evaluation.native import NATIVE, NATIVE_HR, conditions_of, hr_gallery, searched
 from dsrkit.evaluation.systems import System
 from dsrkit.params import Evaluation
+from dsrkit.recognition import QUALITY_FACES
 from dsrkit.runs import Run, resolve
 
 PROTOCOLS = ("both-lr", "hr-lr", "hr+lr")
-NATIVE = "native"
 
 Pairs = tuple[Int[np.ndarray, "p 2"], Bool[np.ndarray, " p"], Int[np.ndarray, " p"]]
 
@@ -32,7 +31,8 @@ class Trial:
     """The test split with its pairs, and its gallery, probes and strangers; the validation split for thresholds.
 
     ``conditions`` says which of the probes were taken under which condition. ``validation_pairs`` are pairs, and whether each
-    is genuine, to fit probabilities on; None where there are none, or where validation is what is tested.
+    is genuine, to fit probabilities on; None where there are none, or where validation is what is tested. ``mugshots`` are the
+    gallery as HR faces, where native faces have such a gallery.
     """
 
     params: Evaluation
@@ -45,18 +45,34 @@ class Trial:
     validation: FaceSet
     conditions: dict[str, Bool[np.ndarray, " q"]] = field(default_factory=dict)
     validation_pairs: tuple[Int[np.ndarray, "v 2"], Bool[np.ndarray, " v"]] | None = None
+    mugshots: FaceSet | None = None
+
+    @cached_property
+    def looked_at(self) -> Int[np.ndarray, " k"]:
+        """The faces of which image quality is measured, drawn by seed: SSIM of thousands takes longer than all the rest."""
+        return some_rows(len(self.faces), QUALITY_FACES, self.params.seed)
 
     @cached_property
     def protocols(self) -> dict[str, Int[np.ndarray, " q"]]:
         """The probes of each protocol, the first protocol being the one that stands for the evaluation."""
         if self.faces.has_hr:
             return dict.fromkeys(PROTOCOLS, self.probes)
-        apart = {f"{NATIVE}-{name}": self.probes[there] for name, there in self.conditions.items()}
-        return {NATIVE: self.probes} | apart
+        found: dict[str, Int[np.ndarray, " q"]] = {}
+        for gallery in (NATIVE, NATIVE_HR) if self.mugshots else (NATIVE,):
+            found |= {gallery: self.probes}
+            found |= {f"{gallery}-{name}": self.probes[there] for name, there in self.conditions.items()}
+        return found
 
     def takes(self, systems: Sequence[System]) -> list[System]:
         """The systems that these faces can be shown to: without HR faces, none that looks at HR."""
         return [system for system in systems if self.faces.has_hr or system.restorer != "hr"]
+
+
+def some_rows(count: int, most: int, seed: int) -> Int[np.ndarray, " k"]:
+    """All rows, or ``most`` of them by seed; ascending."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
 
 
 def open_trial(run: Run, params: Evaluation) -> Trial:
@@ -77,19 +93,15 @@ def open_trial(run: Run, params: Evaluation) -> Trial:
     validation = _validation(dataset, params, faces)
     with_pairs = params.split != "val" and len(validation)
     of_validation = read_pairs(dataset, "val", validation)[:2] if with_pairs else None
-    return Trial(params, faces, *_pairs(dataset, params, faces), gallery, every, validation, conditions, of_validation)
+    can_choose = validation.has_hr or not params.threshold_fpir  # a threshold for an HR gallery is chosen with one
+    mugshots = hr_gallery(dataset, params.split, faces, gallery) if can_choose else None
+    pairs = _pairs(dataset, params, faces)
+    return Trial(params, faces, *pairs, gallery, every, validation, conditions, of_validation, mugshots)
 
 
 def _pairs(dataset: Path, params: Evaluation, faces: FaceSet) -> Pairs:
     """The split's pairs. Raises ValueError where they name faces that are not there, or are of one kind only."""
-    pairs, same, folds = read_pairs(dataset, params.split, faces)
-    listed = pd.read_csv(dataset / f"{params.split}_pairs.csv", dtype=str, keep_default_na=False)
-    if not params.limit and len(listed) > len(pairs):
-        lost = sorted((set(listed.left) | set(listed.right)) - set(faces.names))
-        raise ValueError(
-            f"{dataset}: expected pairs of faces of the split, got {len(listed) - len(pairs)} that name others, such as "
-            f"{lost[0]}. Make the data set again, or remove these lines from {params.split}_pairs.csv."
-        )
+    pairs, same, folds = read_pairs(dataset, params.split, faces, limited=bool(params.limit))
     if not same.any() or same.all():
         raise ValueError(
             f"{dataset}: expected genuine and impostor pairs, got {same.sum()} genuine ones of {len(same)} pairs among "

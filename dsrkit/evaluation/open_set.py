@@ -40,8 +40,8 @@ def identification(probe_emb: Probes, probe_ids: Ids, gallery_emb: Gallery, gall
     """1:N identification; thresholds are cosines, shares in [0, 1].
 
     Args:
-        threshold: a best score below it is answered "unknown". Choose it elsewhere (``threshold_at_fpir`` on validation
-            subjects), never on these probes.
+        threshold: a best score below it is answered "unknown". Choose it elsewhere (``threshold_for_gallery`` on
+            validation subjects), never on these probes.
 
     Returns a dictionary:
         cmc: [S] share of the enrolled probes whose subject is among the best k, k = 1 … S subjects (closed set).
@@ -50,7 +50,8 @@ def identification(probe_emb: Probes, probe_ids: Ids, gallery_emb: Gallery, gall
         unknown_rate: share of enrolled probes answered "unknown".
         correct_rate: share of enrolled probes named rightly at the threshold.
         false_positive_identification_rate: share of strangers answered with a name; NaN without strangers.
-        tpir_at_fpir: {0.1: …, 0.01: …} correct_rate at the threshold of that rate on these strangers; {} without.
+        tpir_at_fpir: {0.1: …, 0.01: …} correct_rate at the threshold of that rate on these strangers, for those rates
+            that one stranger or more can carry.
         threshold: as given.
         enrolled_subjects, gallery_images, enrolled_probes, strangers: how many.
         rank, top_score, own_score, average_precision: [P] see ``search.Found``.
@@ -64,7 +65,8 @@ def identification(probe_emb: Probes, probe_ids: Ids, gallery_emb: Gallery, gall
     cmc = np.cumsum(np.bincount(rank[enrolled], minlength=subjects + 1)[1:]) / enrolled.sum()
     named, first = top >= threshold, rank == 1
     outsiders = top[~enrolled]
-    tpir = {fpir: float((first & (top >= _threshold(outsiders, fpir)))[enrolled].mean()) for fpir in FPIRS if len(outsiders)}
+    carried = [fpir for fpir in FPIRS if fpir * len(outsiders) >= 1]
+    tpir = {fpir: float((first & (top >= _threshold(outsiders, fpir)))[enrolled].mean()) for fpir in carried}
     return {
         **{f"rank{k}": float(cmc[min(k, subjects) - 1]) for k in RANKS},
         "cmc": cmc,

@@ -70,6 +70,11 @@ def _held_out(
     return correct, judged_at, np.array(accuracies), np.array(thresholds)
 
 
+def _fold_weight(folds: Int[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
+    _, place, count = np.unique(folds, return_inverse=True, return_counts=True)
+    return len(folds) / (len(count) * count[place])
+
+
 def verification(
     embeddings: Float[np.ndarray, "n d"],
     pairs: Int[np.ndarray, "p 2"],
@@ -83,23 +88,28 @@ def verification(
 
     Returns a dictionary, shares in [0, 1]:
         accuracy, accuracy_std: mean and sample standard deviation over folds (K − 1 in the denominator, as LFW states it).
-        auc, eer, tar_at_far: over all pairs at once; tar_at_far by FAR 0.1, 0.01 and 0.001 (see ``metrics.tar_at_far``
-            for how many impostor pairs each needs).
+        auc, eer, tar_at_far: over all pairs at once; tar_at_far by FAR 0.1, 0.01 and 0.001, NaN where there are fewer than
+            1/FAR impostor pairs.
         threshold: mean over folds, a cosine.
         d_prime, genuine_mean, impostor_mean, effective_rank: the collapse measures; the rank is that of ``embeddings``.
         scores, same, correct: [P] the cosine, the truth, and whether the held-out decision was right (for the bootstrap).
         pair_threshold: [P] the threshold that decided the pair, chosen on the other folds.
+        fold_weight: [P] what the pair weighs in ``accuracy``, a mean over folds: one where all folds are of one size.
 
     Raises ValueError for bad embeddings, pairs or folds, and when genuine or impostor pairs are missing.
     """
     scores, same = metrics.check_scores(metrics.cosine_scores(embeddings, pairs), same)
-    correct, judged_at, accuracies, thresholds = _held_out(scores, same, fold_numbers(folds, len(scores)))
+    numbers = fold_numbers(folds, len(scores))
+    correct, judged_at, accuracies, thresholds = _held_out(scores, same, numbers)
+    impostors = np.count_nonzero(~same)
     return {
         "accuracy": float(accuracies.mean()),
         "accuracy_std": float(accuracies.std(ddof=1)),
         "auc": metrics.auc(scores, same),
         "eer": metrics.eer(scores, same)[0],
-        "tar_at_far": {far: metrics.tar_at_far(scores, same, far) for far in metrics.FARS},
+        "tar_at_far": {
+            far: metrics.tar_at_far(scores, same, far) if far * impostors >= 1 else float("nan") for far in metrics.FARS
+        },
         "threshold": float(thresholds.mean()),
         "d_prime": metrics.d_prime(scores, same),
         "genuine_mean": float(scores[same].mean()),
@@ -109,4 +119,5 @@ def verification(
         "same": same,
         "correct": correct,
         "pair_threshold": judged_at,
+        "fold_weight": _fold_weight(numbers),
     }

@@ -73,10 +73,10 @@ def identity_similarity(seen: Float[np.ndarray, "n d"], hr: Float[np.ndarray, "n
     seen, hr, labels = (*(unit_length(np.asarray(part, np.float32)) for part in (seen, hr)), np.asarray(labels))
     if len(np.unique(labels)) < 2:
         raise ValueError(f"Expected faces of two subjects or more, got one among {len(labels)} faces. There is no impostor.")
-    true = np.einsum("nd,nd->n", seen, hr).astype(np.float64)
-    impostor = np.empty(len(labels))
+    true, impostor = np.empty(len(labels)), np.empty(len(labels))
     for part in batches_of(len(labels), max(1, _SCORES_AT_ONCE // len(labels))):
         scores = seen[part] @ hr.T
+        true[part] = scores[np.arange(len(scores)), np.arange(len(labels))[part]]  # of the same product: ties stay ties
         scores[labels[part, None] == labels] = -np.inf
         impostor[part] = scores.max(1)
     return {

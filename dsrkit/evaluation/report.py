@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dsrkit.evaluation.all_pairs import FARS as ALL_PAIRS_FARS
+from dsrkit.evaluation.open_set import FPIRS
 from dsrkit.runs import atomic_path
 
 Row = dict[str, Any]
@@ -25,11 +26,11 @@ ROW_KEYS = (
 # Keys that came later: every row that is made now has them, and one read from an older file gets these values.
 LATER_KEYS: dict[str, Any] = {"recognizer": "run", "hr_verification_accuracy": None, "difference_to_control": {}}
 FURTHER_KEYS = (
-    "rank20", "map", "enrolled_subjects", "gallery_images", "enrolled_probes", "strangers", "calibration_error",
+    "rank20", "map", "enrolled_subjects", "gallery_images", "enrolled_probes", "strangers", "calibration_error", "brier_score",
     "all_pairs_impostors", *(f"all_pairs_tar_at_far_{far:g}" for far in ALL_PAIRS_FARS),
     "lpips", "similarity_to_true", "similarity_to_impostor", "nearer_to_impostor",
 )  # fmt: skip
-LATER_KEYS |= dict.fromkeys(FURTHER_KEYS)
+LATER_KEYS |= dict.fromkeys((*FURTHER_KEYS, *(f"tpir_at_fpir_{fpir:g}" for fpir in FPIRS)))
 JUDGE_KEYS = ("recognizer", "sha256", "rows")
 
 Differences = Mapping[str, Mapping[str, float]]  # {measure: {"value", "low", "high"}} of ``bootstrap_difference``
@@ -90,7 +91,7 @@ def _measures(verified: Mapping[str, Any] | None, identified: Mapping[str, Any] 
         keys = ("rank1", "rank5", "rank10", "unknown_rate", "correct_rate", "false_positive_identification_rate", "threshold")
         counts = ("rank20", "map", "enrolled_subjects", "gallery_images", "enrolled_probes", "strangers")
         made |= {key: identified[key] for key in (*keys, *counts)}
-        made |= {f"tpir_at_fpir_{fpir:g}": value for fpir, value in identified["tpir_at_fpir"].items()}
+        made |= {f"tpir_at_fpir_{fpir:g}": identified["tpir_at_fpir"].get(fpir) for fpir in FPIRS}
     return made
 
 

@@ -18,6 +18,7 @@ __all__ = ["NEVER_COMPARED", "decisions", "pair_decisions", "reference", "rows_o
 
 NEVER_COMPARED = ("hr", "direct_feed", CONTROL)  # rows without a DSR: none of them asks what restoring adds to fine-tuning
 
+ACCURACY = "verification_accuracy"
 Drawn = tuple[dict[str, float], Samples]  # the measures themselves, and in each draw
 
 
@@ -42,7 +43,8 @@ def rows_of(trial: Trial, outcomes: Sequence[Outcome]) -> list[Row]:
             {} if other is None or other is outcome else differences(values, samples, *of_outcome[id(other)])
             for other in (feed, control)
         ]
-        rows.append(_row(trial, outcome, values, intervals(samples), *against))
+        interval = intervals(samples) | {"threshold": outcome.identified["threshold_interval"]}
+        rows.append(_row(trial, outcome, values, interval, *against))
     return rows
 
 
@@ -51,7 +53,7 @@ def _row(
 ) -> Row:
     further: dict[str, Any] = {measure: values[measure] for measure in outcome.similarity}
     if outcome.verified:
-        further["calibration_error"] = outcome.verified.get("calibration_error")
+        further |= {measure: outcome.verified.get(measure) for measure in ("calibration_error", "brier_score")}
     if outcome.all_pairs:
         further["all_pairs_impostors"] = outcome.all_pairs["impostors"]
         further |= {f"all_pairs_tar_at_far_{far:g}": tar for far, tar in outcome.all_pairs["tar_at_far"].items()}
@@ -65,7 +67,7 @@ def _row(
         interval,
         feed,
         control=control,
-        hr_accuracy=outcome.hr_accuracy,
+        hr_accuracy=outcome.hr_verified["accuracy"] if outcome.hr_verified else None,
         recognizer=outcome.system.recognizer,
         further=further,
     )
@@ -84,14 +86,16 @@ def reference(outcome: Outcome, outcomes: Sequence[Outcome], row: str) -> Outcom
 def _results(trial: Trial, outcome: Outcome) -> Iterator[tuple[int, Mapping[str, Any], Subjects]]:
     """Every result of an outcome with the subjects of its pairs, probes or faces, and a number that tells it from others."""
     subjects = np.array(trial.faces.subjects)
-    if outcome.verified:
-        yield id(outcome.verified), outcome.verified, subjects[trial.pairs]
+    for verified in (outcome.hr_verified, outcome.verified):
+        if verified:
+            yield id(verified), verified, subjects[trial.pairs]
     yield id(outcome.identified), outcome.identified, subjects[outcome.probes]
     if outcome.all_pairs and outcome.all_pairs["tar_at_far"]:
         yield id(outcome.all_pairs), outcome.all_pairs, subjects[outcome.all_pairs["rows"]]
-    for values in (outcome.similarity, outcome.image_quality):
-        if values:
-            yield id(values), {"means": values}, subjects[: len(next(iter(values.values())))]
+    if outcome.similarity:
+        yield id(outcome.similarity), {"means": outcome.similarity}, subjects
+    if outcome.image_quality:
+        yield id(outcome.image_quality), {"means": outcome.image_quality}, subjects[trial.looked_at]
 
 
 def _drawn(trial: Trial, result: Mapping[str, Any], subjects: Subjects) -> Drawn:
@@ -99,10 +103,13 @@ def _drawn(trial: Trial, result: Mapping[str, Any], subjects: Subjects) -> Drawn
 
 
 def _of_outcome(trial: Trial, outcome: Outcome, known: Mapping[int, Drawn]) -> Drawn:
-    """All measures of an outcome, and their samples."""
+    """All measures of an outcome, and their samples; of the HR pairs their accuracy."""
     values: dict[str, float] = {}
     samples: Samples = {}
-    for number, *_ in _results(trial, outcome):
-        values |= known[number][0]
-        samples |= known[number][1]
+    for number, result, _ in _results(trial, outcome):
+        of_values, of_samples = known[number]
+        if result is outcome.hr_verified:
+            of_values, of_samples = {f"hr_{ACCURACY}": of_values[ACCURACY]}, {f"hr_{ACCURACY}": of_samples[ACCURACY]}
+        values |= of_values
+        samples |= of_samples
     return values, samples

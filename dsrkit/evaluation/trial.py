@@ -2,8 +2,8 @@
 
 Protocols: *both-lr* (gallery and probe, left and right of a pair, are VLR faces), *hr-lr* (the gallery, the left face, is HR)
 and *hr+lr* (the gallery holds the sum of both embeddings). Faces of native low resolution have no HR: the one protocol is
-*native*, and where file names tell a distance, *native-4.2m* … for the probes of each. The threshold of identification is
-chosen on validation subjects at a stated rate of strangers named (FPIR), then frozen.
+*native*, and where file names tell a distance, *native-4.2m* … for the probes of each; *native-hr*, *native-hr-4.2m* … have a
+gallery of HR mugshots. The threshold of identification is chosen on validation subjects (``threshold``), then frozen.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from jaxtyping import Float, Int, UInt8
 
 from dsrkit.evaluation.all_pairs import all_pairs_verification
 from dsrkit.evaluation.judge import AnyRecognizer, embeddings_of
-from dsrkit.evaluation.material import NATIVE, PROTOCOLS, Trial, open_trial
-from dsrkit.evaluation.open_set import gallery_split, identification, sweep_of, threshold_at_fpir
+from dsrkit.evaluation.material import NATIVE, PROTOCOLS, Trial, open_trial, some_rows
+from dsrkit.evaluation.native import NATIVE_HR
+from dsrkit.evaluation.open_set import identification, sweep_of
 from dsrkit.evaluation.protocols import verification
 from dsrkit.evaluation.quality import Values, identity_similarity, image_quality, load_lpips
 from dsrkit.evaluation.systems import Restorer, System, shown_by
-from dsrkit.metrics import calibration_error, cosine_scores, fit_probability, probability, unit_length
-from dsrkit.recognition import QUALITY_FACES
+from dsrkit.evaluation.threshold import Threshold, threshold_for_gallery
+from dsrkit.metrics import calibration_error, cosine_scores, effective_rank, fit_probability, probability, unit_length
 from dsrkit.runs import ROOT, resolve
 
 __all__ = [
@@ -44,7 +45,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Seen:
-    """One recogniser's embeddings of one version of the faces: of the trial's split and of the validation split."""
+    """One recogniser's embeddings of one version of the faces: of the trial's split (of mugshots: its gallery), and of the
+    validation split.
+    """
 
     faces: Float[np.ndarray, "n d"]
     validation: Float[np.ndarray, "v d"]
@@ -61,11 +64,11 @@ class Outcome:
     sweep: pd.DataFrame
     embeddings: Float[np.ndarray, "n d"]  # of the faces as this system sees VLR ones
     hr_embeddings: Float[np.ndarray, "n d"] | None  # of the HR faces, by the same recogniser
-    hr_accuracy: float | None  # verification of those
+    hr_verified: dict[str, Any] | None  # verification of those
     quality: dict[str, float]  # means of ``image_quality``
     probes: Int[np.ndarray, " q"]  # whom ``identified`` is about
     all_pairs: dict[str, Any] | None = None
-    image_quality: Values = field(default_factory=dict)  # of each of the first faces
+    image_quality: Values = field(default_factory=dict)  # of each of ``Trial.looked_at``
     similarity: Values = field(default_factory=dict)  # of each face
 
 
@@ -86,13 +89,13 @@ def outcomes_of(
     trial: Trial, systems: Sequence[System], seen: Mapping[Version, Seen], measured: Mapping[Restorer, Values]
 ) -> Iterator[Outcome]:
     """Everything after the embeddings: ``seen`` and ``measured`` are what ``see`` gives."""
-    hr_accuracies: dict[tuple[AnyRecognizer, bool], float | None] = {}
+    of_hr: dict[tuple[AnyRecognizer, bool], dict[str, Any] | None] = {}
     for system in systems:
-        low, high = seen[system.restorer, system.edgeface, system.tta], seen.get(("hr", system.edgeface, system.tta))
+        low, whole = seen[system.restorer, system.edgeface, system.tta], seen.get(("hr", system.edgeface, system.tta))
+        high, mugshots = (None, whole) if trial.mugshots else (whole, None)
         recogniser = (system.edgeface, system.tta)
-        if recogniser not in hr_accuracies:
-            pairs = trial.pairs, trial.same, trial.folds
-            hr_accuracies[recogniser] = verification(high.faces, *pairs)["accuracy"] if high else None
+        if recogniser not in of_hr:
+            of_hr[recogniser] = verification(high.faces, trial.pairs, trial.same, trial.folds) if high else None
         similarity: Values = {}
         if high and system.restorer != "hr":
             similarity = identity_similarity(low.faces, high.faces, trial.faces.labels)
@@ -101,11 +104,14 @@ def outcomes_of(
         judged: Judged | None = None
         for protocol, probes in trial.protocols.items():
             if judged is None or system.restorer != "hr":  # HR faces are the same gallery under every protocol
-                judged = _judged(trial, protocol, probes, gallery_version(protocol, low, high), low)
+                left = gallery_version(protocol, low, high)
+                if mugshots and protocol.startswith(NATIVE_HR):
+                    left = with_mugshots(trial, low, mugshots)
+                judged = _judged(trial, protocol, probes, left, low)
             verified, identified, every_pair = judged
             yield Outcome(
                 system, protocol, verified, identified, sweep_of(identified), low.faces, high.faces if high else None,
-                hr_accuracies[recogniser], quality, probes, every_pair, each, similarity,
+                of_hr[recogniser], quality, probes, every_pair, each, similarity,
             )  # fmt: skip
 
 
@@ -116,6 +122,13 @@ def gallery_version(protocol: str, low: Seen, high: Seen | None) -> Seen:
     if protocol == "hr-lr":
         return high
     return Seen(unit_length(low.faces + high.faces), unit_length(low.validation + high.validation))
+
+
+def with_mugshots(trial: Trial, low: Seen, mugshots: Seen) -> Seen:
+    """The faces as probes are seen, but for the gallery: those are HR."""
+    faces = low.faces.copy()
+    faces[trial.gallery] = mugshots.faces
+    return Seen(faces, mugshots.validation)
 
 
 def see(trial: Trial, systems: Sequence[System]) -> tuple[dict[Version, Seen], dict[Restorer, Values]]:
@@ -134,11 +147,17 @@ def see(trial: Trial, systems: Sequence[System]) -> tuple[dict[Version, Seen], d
     for restorer in dict.fromkeys(restorers):
         faces, validation = shown_by(restorer, trial.faces), shown_by(restorer, trial.validation)
         if restorer != "hr" and trial.faces.has_hr:
-            measured[restorer] = image_quality(faces[:QUALITY_FACES], trial.faces.hr[:QUALITY_FACES], lpips)
+            measured[restorer] = image_quality(faces[trial.looked_at], trial.faces.hr[trial.looked_at], lpips)
         for system in systems:
             key = (restorer, system.edgeface, system.tta)
             if key not in seen and restorer in ("hr", system.restorer):
                 seen[key] = Seen(*(_embedded(system, part) for part in (faces, validation)))
+    if trial.mugshots:
+        parts = [trial.mugshots.hr, trial.validation.hr if trial.validation.has_hr else trial.mugshots.hr[:0]]
+        for system in systems:
+            key = ("hr", system.edgeface, system.tta)
+            if key not in seen:
+                seen[key] = Seen(*(_embedded(system, part) for part in parts))
     return seen, measured
 
 
@@ -150,17 +169,18 @@ def _embedded(system: System, faces: UInt8[np.ndarray, "n 112 112 3"]) -> Float[
         raise ValueError(f"{system.row} (recogniser of the {system.recognizer}): {error}") from error
 
 
-def frozen_threshold(trial: Trial, gallery: Float[np.ndarray, "n d"], probes: Float[np.ndarray, "n d"]) -> float:
-    """The threshold at the stated FPIR on validation subjects: half of them enrolled, the others strangers.
+def frozen_threshold(trial: Trial, left: Float[np.ndarray, "v d"], right: Float[np.ndarray, "v d"]) -> Threshold:
+    """The threshold at the stated FPIR for a gallery as large as the trial's, from validation faces in gallery and as probes.
 
     With ``threshold_fpir`` 0 the parameter ``threshold`` is taken as it is.
     """
-    if not trial.params.threshold_fpir:
-        return trial.params.threshold
-    strangers = np.flatnonzero(trial.validation.labels % 2)
-    known = np.flatnonzero(trial.validation.labels % 2 == 0)
-    enrolled, _, _ = gallery_split(trial.validation.labels[known], trial.params.enrolled, trial.params.seed)
-    return threshold_at_fpir(probes[strangers], gallery[known[enrolled]], trial.params.threshold_fpir)
+    params = trial.params
+    if not params.threshold_fpir:
+        return Threshold(params.threshold)
+    labels = trial.validation.labels
+    return threshold_for_gallery(
+        left, right, labels, params.threshold_fpir, len(trial.gallery), params.bootstrap_draws, params.seed
+    )
 
 
 def _judged(trial: Trial, protocol: str, probes: Int[np.ndarray, " q"], left: Seen, right: Seen) -> Judged:
@@ -168,12 +188,13 @@ def _judged(trial: Trial, protocol: str, probes: Int[np.ndarray, " q"], left: Se
     labels = trial.faces.labels
     threshold = frozen_threshold(trial, left.validation, right.validation)
     gallery = left.faces[trial.gallery], labels[trial.gallery]
-    identified = identification(right.faces[probes], labels[probes], *gallery, threshold)
+    identified = identification(right.faces[probes], labels[probes], *gallery, threshold.value)
+    identified["threshold_interval"] = threshold.interval
     if protocol.startswith(f"{NATIVE}-"):
         return None, identified, None
     verified = verification(*_two_sided(left.faces, right.faces, trial.pairs), trial.same, trial.folds)
-    verified |= _calibrated(trial, verified, left, right)
-    few = _drawn(len(labels), trial.params.all_pairs_faces, trial.params.seed)
+    verified |= _calibrated(trial, verified, left, right) | {"effective_rank": effective_rank(right.faces)}
+    few = some_rows(len(labels), trial.params.all_pairs_faces, trial.params.seed)
     if protocol == "hr+lr" or not len(few):  # a gallery of two versions of a face is for searching, not for a pair
         return verified, identified, None
     every_pair = all_pairs_verification(left.faces[few], right.faces[few], labels[few])
@@ -187,13 +208,6 @@ def _two_sided(
     return np.concatenate([left, right]), pairs + np.array([0, len(left)])
 
 
-def _drawn(count: int, most: int, seed: int) -> Int[np.ndarray, " k"]:
-    """All rows, or ``most`` of them by seed."""
-    if count <= most:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
-
-
 def _calibrated(trial: Trial, verified: dict[str, Any], left: Seen, right: Seen) -> dict[str, Any]:
     """Probabilities of the pairs by a logistic fit on validation pairs, and how well they keep their word."""
     if trial.validation_pairs is None or len(np.unique(trial.validation_pairs[1])) < 2:
@@ -201,5 +215,5 @@ def _calibrated(trial: Trial, verified: dict[str, Any], left: Seen, right: Seen)
     pairs, same = trial.validation_pairs
     fit = fit_probability(cosine_scores(*_two_sided(left.validation, right.validation, pairs)), same)
     probabilities = probability(verified["scores"], *fit)
-    error = calibration_error(probabilities, verified["same"])
-    return {"probability": probabilities, "probability_fit": fit, "calibration_error": error}
+    error, brier = calibration_error(probabilities, verified["same"]), np.mean((probabilities - verified["same"]) ** 2)
+    return {"probability": probabilities, "probability_fit": fit, "calibration_error": error, "brier_score": float(brier)}

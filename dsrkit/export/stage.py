@@ -120,7 +120,7 @@ def split_task(run: Run, params: Export, split: str, exported: Exported) -> Task
     """A split's faces and pairs, and what PyTorch makes of them. Raises FileNotFoundError or ValueError for other data sets."""
     dataset = resolve(params.dataset, run.dataset, "data set (dataset)")
     faces: FaceSet = open_split(dataset, split, params.vlr_size).first(params.limit)
-    return open_task(faces, read_pairs(dataset, split, faces), exported.dsr, exported.edgeface, exported.tta)
+    return open_task(faces, read_pairs(dataset, split, faces, bool(params.limit)), exported.dsr, exported.edgeface, exported.tta)
 
 
 def write_int8(run: Run, params: Export, exported: Exported, validation: Task) -> dict[str, Any]:
