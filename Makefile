@@ -15,7 +15,7 @@ demo: .venv/ready          ## the whole line on made-up faces; ends with the tab
 	@python -m dsrkit.evaluation outputs/demo
 
 test: .venv/ready          ## every test, on every core, with coverage
-	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST)
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(PYTEST)
 
 lint: .venv/ready          ## ruff (notebooks too) and mypy
 	ruff check . && ruff format --check . && mypy
@@ -38,7 +38,7 @@ comparison: .venv/ready    ## runs side by side: make comparison RUNS="vlr16 vlr
 	@python -m dsrkit.evaluation outputs/$(COMPARISON)
 
 batch: .venv/ready         ## every stage of several runs: make batch RUNS="vlr16 vlr24" [PROFILE=slurm] [SNAKEMAKE="-n"]
-	python -m dsrkit.batch $(RUNS) $(if $(PROFILE),--profile $(PROFILE)) $(SNAKEMAKE)
+	python -m dsrkit.batch $(RUNS) --comparison $(COMPARISON) $(if $(PROFILE),--profile $(PROFILE)) $(SNAKEMAKE)
 
 clean:                     ## remove what one run made: make clean RUN=demo
 	@test -n "$(RUN)" || (echo "Expected a run: make clean RUN=demo" && exit 1)

@@ -477,7 +477,7 @@ from dsrkit.data.sources import FolderSource
 onepass.WORTH_A_PROCESS = 1
 if __name__ == "__main__":
     source = FolderSource(sys.argv[1])
-    faces = {"train": (source, source.faces[:600]), "val": (source, source.faces[600:])}
+    faces = {"train": (source, source.faces[:360]), "val": (source, source.faces[360:])}
     migrate(faces, Path(sys.argv[2]), Migration(("16x16", "24x24"), "realistic", 0), workers=2)
 """
 
@@ -485,7 +485,7 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def many_faces(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("many") / "faces"
-    folder_of(root, [f"s{number:02d}" for number in range(40)], images=20)
+    folder_of(root, [f"s{number:02d}" for number in range(40)], images=12)
     return root
 
 
@@ -539,7 +539,7 @@ def test_killed_at_any_instant(tmp_path, many_faces, whom):
 def test_the_number_of_processes_changes_nothing(tmp_path, many_faces, monkeypatch):
     monkeypatch.setattr(onepass, "WORTH_A_PROCESS", 1)
     source = FolderSource(many_faces)
-    splits = {"train": (source, source.faces[:100]), "val": (source, source.faces[100:150])}
+    splits = {"train": (source, source.faces[:96]), "val": (source, source.faces[96:144])}
     for workers in (1, 3):
         migrate(splits, tmp_path / str(workers), Migration(("16x16", "14x16"), "realistic", 0), workers=workers)
     assert whole(tmp_path / "1") == whole(tmp_path / "3")

@@ -2,13 +2,11 @@
 
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 from conftest import REPOSITORY
+from papermill.cli import papermill
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 STAGES = [path for path in NOTEBOOKS if path.stem[:2].isdigit()]
@@ -88,9 +86,11 @@ def test_every_parameter_line_is_one_that_papermill_can_read(path):
 
 
 @of_stages
-def test_papermill_lists_every_parameter_with_its_help(path):
-    words = [sys.executable, "-m", "papermill", "--help-notebook", str(path)]
-    shown = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "400"}).stdout
+def test_papermill_lists_every_parameter_with_its_help(path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit, match=r"^0$"):
+        papermill.main(["--help-notebook", str(path)])
+    shown = capsys.readouterr().out
     for line in parameter_lines(path):
         match = LINE.fullmatch(line)
         assert re.search(rf"^\s*{match['name']}: {match['type']} \(default ", shown, re.MULTILINE), match["name"]
