@@ -95,7 +95,8 @@ def differences(
     made = {}
     for measure in (measure for measure in samples if measure in other):
         apart = samples[measure] - other[measure]
-        low, high = _percentiles(apart, level) if np.any(apart) else (0.0, 0.0)  # the same in every draw: no difference
+        known = apart[np.isfinite(apart)]
+        low, high = (0.0, 0.0) if len(known) and not known.any() else _percentiles(apart, level)  # equal in every draw: no gain
         made[measure] = {"value": values[measure] - other_values[measure], "low": low, "high": high}
     return made
 

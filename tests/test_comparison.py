@@ -27,13 +27,13 @@ from dsrkit.plots.comparison import comparison_figures, figure_name, plot_agains
 
 LABELS = np.repeat(np.arange(24), 4)
 CENTRES = np.random.default_rng(0).normal(size=(24, 16))[LABELS]
-PAIR_LIST = np.array([(i, j) for i in range(96) for j in (i ^ 1, (i * 7 + 13) % 96) if i != j])
+PAIR_LIST = np.array([(i, j) for i in range(96) for j in (i ^ 1, (i * 7 + 13) % 96, (i * 11 + 5) % 96) if i != j])
 SAME = LABELS[PAIR_LIST[:, 0]] == LABELS[PAIR_LIST[:, 1]]
 FOLDS = np.arange(len(PAIR_LIST)) % 4
 GALLERY, PROBE_LIST, _ = gallery_split(LABELS)
 STRANGERS = LABELS[PROBE_LIST] % 5 == 4
 ENROLLED = GALLERY[LABELS[GALLERY] % 5 != 4]
-NOISES = {"hr": 0.5, "direct_feed": 2.6, "direct_feed_finetuned": 2.0, "dsr": 1.9, "dsr_tta": 1.7}
+NOISES = {"hr": 1.2, "direct_feed": 2.6, "direct_feed_finetuned": 2.0, "dsr": 1.9, "dsr_tta": 1.7}
 DATA = {"dataset_sha256": "d" * 64, "degradation": {"name": "area"}, "inputs": {"hr, edgeface": {"sha256": "e" * 64}}}
 PARAMETERS = {
     "split": "test",
