@@ -9,7 +9,7 @@ Decisions are kept: whether a pair was judged rightly is fixed by the threshold 
 and whether a probe is named by the frozen threshold. The intervals therefore hold the spread over people, not that of choosing
 a threshold, nor of training anew with another seed; only rates *at* a stated rate (TAR@FAR, TPIR@FPIR) find their threshold
 anew in each draw. Percentile intervals; with fewer than some twenty subjects read them as a rough guide. There is none (NaN)
-where more than one draw in ten gives no value, or where all give the same: nobody failed, and resampling cannot tell how
+where more than every other draw gives no value, or where all give the same: nobody failed, and resampling cannot tell how
 rare a failure is. ``dsrkit.weighted`` says what each measure is when pairs and probes have weights.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from dsrkit.weighted import Samples, kind_of, sampler
 
-_KNOWN = 0.9  # of the draws must give a value
+_KNOWN = 0.5  # of the draws must give a value
 
 Subjects = np.ndarray  # [P, 2] the two subjects of each pair, or [P] the subject of each probe or face
 Interval = dict[str, tuple[float, float]]

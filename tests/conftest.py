@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from jaxtyping import config as shapes
 
 from dsrkit import runs
 from dsrkit.data.migration import Migration, migrate
@@ -21,24 +20,11 @@ from dsrkit.training.teacher import fresh_edgeface
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# While tests of these files run, beartype checks the shapes in signatures of the packages that pyproject.toml names.
-SHAPES_CHECKED_IN = (
-    "data", "sources", "align", "degrade", "faces", "migration", "augment", "losses", "recognition", "training", "shapes",
-)  # fmt: skip
-
 
 def pytest_collection_modifyitems(items):
     """Files with slow tests come first, so that of several processes none works on one of them at the end, alone."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item):
-    """With its fixtures; tests that see wrong shapes refused hand them over on purpose."""
-    hold = item.path.stem.removeprefix("test_") in SHAPES_CHECKED_IN and "refuse" not in item.name
-    shapes.update("jaxtyping_disable", not hold)
-    return (yield)
 
 
 def given_file(variable: str) -> Path:
