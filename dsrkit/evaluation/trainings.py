@@ -34,7 +34,7 @@ def trainings_table(systems: Sequence[System]) -> pd.DataFrame:
         row_label(row): {
             "trained in": _stage(row, about),
             "epoch kept": about.get("epoch"),
-            "minutes": round(about.get("metrics", {}).get("seconds", float("nan")) / 60, 1),
+            "minutes": f"{about.get('metrics', {}).get('seconds', float('nan')) / 60:.1f}",
             "recipe": ", ".join(f"{name} {value:g}" for name, value in _recipe(about).items()),
             "control is its twin": _twin(row, about, trained.get(CONTROL)),
         }
