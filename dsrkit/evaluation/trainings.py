@@ -33,8 +33,8 @@ def trainings_table(systems: Sequence[System]) -> pd.DataFrame:
     made = {
         row_label(row): {
             "trained in": _stage(row, about),
-            "epoch kept": about.get("epoch"),
-            "minutes": f"{about.get('metrics', {}).get('seconds', float('nan')) / 60:.1f}",
+            "epoch kept": about.get("epoch", "–"),
+            "minutes": f"{seconds / 60:.1f}" if (seconds := about.get("metrics", {}).get("seconds")) else "–",
             "recipe": ", ".join(f"{name} {value:g}" for name, value in _recipe(about).items()),
             "control is its twin": _twin(row, about, trained.get(CONTROL)),
         }
