@@ -64,7 +64,8 @@ def threshold_for_gallery(
     Raises ValueError as ``false_match_rate``, and when the validation faces are of one subject.
     """
     rate = false_match_rate(fpir, gallery)
-    images = np.bincount(np.unique(labels, return_inverse=True)[1]).astype(np.float64)
+    person = np.unique(labels, return_inverse=True)[1]
+    images = np.bincount(person).astype(np.float64)
     impostors = _different(images[None])[0]
     if not impostors:
         raise ValueError(f"Expected validation faces of two subjects or more, got one among {len(labels)} faces. Add some.")
@@ -73,11 +74,11 @@ def threshold_for_gallery(
     value = above(scores, int(carried))
     if not draws or len(images) < 2:
         return Threshold(value, carried=carried)
-    person = np.unique(labels, return_inverse=True)[1][pairs]
+    left_person, right_person = person[pairs].T
     generator = np.random.default_rng(seed)
     drawn = generator.integers(len(images), size=(draws, len(images)))
     counts = np.stack([np.bincount(row, minlength=len(images)) for row in drawn]).astype(np.float64)
-    reached = np.cumsum(counts[:, person[:, 0]] * counts[:, person[:, 1]], axis=1)
+    reached = np.cumsum(counts[:, left_person] * counts[:, right_person], axis=1)
     over = reached > rate * _different(counts * images)[:, None]  # the first that is one too many sets the threshold
     first = np.where(over.any(1), over.argmax(1), len(scores) - 1)
     low, high = np.quantile(scores[first], [0.025, 0.975])
