@@ -8,8 +8,8 @@ of two processes over twice those of one; 1 where a second process costs nothing
 and caches, so this tells the cost of exchanging gradients and of sharing, not what a network of machines does.
 
 That is *computed*: a ring sends 2 (n - 1) / n of the gradient's bytes through each link every step. With none of it hidden behind
-the backward pass, and without latency, n processes reach step / (step + sending) of n times one. ``--seconds`` gives the
-step's seconds on other hardware, such as a GPU's; else it is what one process took here.
+the backward pass, and without latency, n processes reach step / (step + sending) of n times one. The step is what one process
+took here, and a tenth and a hundredth of that, as on a GPU: the faster a step, the more its exchange counts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from dsrkit.data.migration import Migration, migrate
@@ -46,6 +45,7 @@ from dsrkit.training.stepper import Stepper
 STEPS = {"DSR": "02_dsr_training", "joint": "04_cyclic_cycle"}
 LINKS = {"10 GbE": 1.25e9, "100 Gb InfiniBand": 12.5e9, "PCIe 4 x16": 31.5e9, "NVLink 4": 450e9}  # bytes a second, one way
 PROCESSES = (2, 8, 64)
+FASTER = (1, 10, 100)  # how many times as fast as here a step may be
 WARM_UP = 2  # AdamW's state is made in the first step, buffers in the first two
 
 
@@ -117,14 +117,33 @@ def measured(run: str, rounds: int, steps: int) -> list[dict[str, Any]]:
     return rows
 
 
-def computed(step: str, gradient: float, seconds: float) -> list[dict[str, Any]]:
-    """The efficiency that each link leaves: ``gradient`` bytes by a ring, ``seconds`` a step of one process."""
+def computed(step: str, gradient: float, measured_seconds: float) -> list[dict[str, Any]]:
+    """The efficiency that each link leaves: ``gradient`` bytes by a ring, a step of one process as long as here, or shorter."""
     rows = []
-    for link, speed in LINKS.items():
-        sending = {count: 2 * (count - 1) / count * gradient / speed for count in PROCESSES}
-        efficiencies = {f"efficiency_{count}": seconds / (seconds + sending[count]) for count in PROCESSES}
-        rows.append({"step": step, "link": link, "gb_per_second": speed / 1e9, "step_seconds": seconds, **efficiencies})
+    for faster in FASTER:
+        seconds = measured_seconds / faster
+        for link, speed in LINKS.items():
+            sending = {count: 2 * (count - 1) / count * gradient / speed for count in PROCESSES}
+            efficiencies = {f"efficiency_{count}": seconds / (seconds + sending[count]) for count in PROCESSES}
+            rows.append({"step": step, "link": link, "gb_per_second": speed / 1e9, "step_seconds": seconds, **efficiencies})
     return rows
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Both tables, from what ``--results`` wrote."""
+    lines = ["| step | processes | faces a step | ms a step | faces/s (lowest–highest) | efficiency |", "|" + "---|" * 6]
+    for row in results["measured"]:
+        speeds = f"{row['faces_per_second']:.1f} ({row['lowest']:.1f}–{row['highest']:.1f}) | {row['efficiency']:.3f}"
+        lines.append(f"| {row['step']} | {row['processes']} | {row['faces']} | {1000 * row['seconds']:.0f} | {speeds} |")
+    counts = " | ".join(f"{count} processes" for count in PROCESSES)
+    lines += ["", f"| step | MB of gradient | ms a step | link | {counts} |", "|" + "---|" * (4 + len(PROCESSES))]
+    sizes = {row["step"]: row["gradient_mb"] for row in results["measured"]}
+    for row in results["computed"]:
+        shares = " | ".join(f"{row[f'efficiency_{count}']:.3f}" for count in PROCESSES)
+        lines.append(
+            f"| {row['step']} | {sizes[row['step']]:.2f} | {1000 * row['step_seconds']:.1f} | {row['link']} | {shares} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -132,24 +151,21 @@ def main() -> None:
     parser.add_argument("--run", default="vlr16", help="whose networks, batch and losses (without the perceptual)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10, help="timed steps a round")
-    parser.add_argument("--seconds", type=float, default=0.0, help="of a step of one process, for what is computed; 0: measured")
     parser.add_argument("--results", type=Path, help="write the numbers here, as JSON")
     options = parser.parse_args()
     rows = measured(options.run, options.rounds, options.steps)
     alone = [row for row in rows if row["processes"] == 1]
-    limits = [
-        line for row in alone for line in computed(row["step"], 1e6 * row["gradient_mb"], options.seconds or row["seconds"])
-    ]
-    for table in (rows, limits):
-        print("\n" + pd.DataFrame(table).to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+    limits = [line for row in alone for line in computed(row["step"], 1e6 * row["gradient_mb"], row["seconds"])]
     about = {
         "date": date.today().isoformat(), "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
         "threads_per_process": 1, "torch": torch.__version__, "backend": "gloo", "run": options.run, "rounds": options.rounds,
-        "steps": options.steps, "step_seconds": "given" if options.seconds else "measured here",
+        "steps": options.steps,
     }  # fmt: skip
+    results = {"about": about, "measured": rows, "computed": limits}
+    print("\n" + markdown(results))
     if options.results:
         with atomic_path(options.results) as temporary:
-            temporary.write_text(json.dumps({"about": about, "measured": rows, "computed": limits}, indent=1) + "\n")
+            temporary.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from dsrkit.models.checkpoint import copy_checkpoint, save_checkpoint
 from dsrkit.recognition import restore
 from dsrkit.runs import Run
 from dsrkit.training import cycle, open_setting, run_cycles
+from dsrkit.training.cycle import joint_task
 from dsrkit.training.plan import plan_cycles
 from dsrkit.training.resume import Progress
 from dsrkit.training.validation import Validation
@@ -127,15 +128,15 @@ def test_a_step_is_accepted_when_its_interval_lies_above_0(start, stage_params, 
     """And rolled back otherwise, to the very files."""
     levels = []
 
-    def gain(validation, before, after, measure, asked):
-        levels.append((measure, asked))
+    def gain(validation, before, after, measure, asked, sizes):
+        levels.append((measure, asked, sizes))
         return {"value": 0.1, "low": low, "high": 0.2}
 
     monkeypatch.setattr(Validation, "gain", gain)
     params = stage_params("04_cyclic_cycle", **SMALL, accept_level=level, select_by="auc")
     (step,) = run_cycles(open_setting(params))
     assert step.fit.improved and step.accepted == accepted and step.gain["low"] == low
-    assert levels == [("auc", level or 0.95)]
+    assert levels == [("auc", level or 0.95, ("16x16",))]
     for before, after in zip((start.dsr, start.edgeface), start.cycle(1), strict=True):
         assert (before.read_bytes() == after.read_bytes()) == (not accepted)
 
@@ -180,7 +181,7 @@ def test_a_judged_step_is_not_judged_again(start, stage_params, improving, monke
 
     judged, copied = [], []
 
-    def gain(validation, before, after, measure, asked):
+    def gain(validation, before, after, measure, asked, sizes):
         judged.append(measure)
         return {"value": -0.5, "low": -0.6, "high": -0.4}
 
@@ -267,3 +268,29 @@ def test_a_dry_run_tells_the_steps_and_writes_nothing(start, stage_params, monke
 def test_a_dry_run_without_a_network_to_start_from(root, stage_params):
     with pytest.raises(FileNotFoundError, match=r"DSR \(dsr\): expected it at"):
         plan_cycles(open_setting(stage_params("04_cyclic_cycle", **SMALL)))
+
+
+def test_the_gain_over_several_sizes_is_the_mean_of_theirs(start, stage_params):
+    setting = open_setting(stage_params("04_cyclic_cycle", **SMALL))
+    pair, sizes = ((load_dsr(start.dsr), setting.original), (None, setting.original)), ("14x16", "16x16", "14x16")
+    together = setting.validation.gain(*pair, "eer", 0.95, sizes)
+    each = [setting.validation.gain(*pair, "eer", 0.95, (size,)) for size in sizes[:2]]
+    assert together["value"] == pytest.approx(np.mean([one["value"] for one in each]), abs=1e-9)
+    assert together["low"] <= together["value"] <= together["high"]
+    assert setting.validation.gain(*pair, "eer", 0.95) == each[1]  # without any: the data set's own size
+
+
+def test_one_pair_of_networks_for_several_sizes(start, stage_params):
+    """The joint step and its control draw all sizes, are validated at each, and are selected by the mean."""
+    sizes = ["14x16", "16x16", "14x16", "20x20"]
+    setting = open_setting(
+        stage_params("04_cyclic_cycle", **SMALL | {"steps_per_epoch": 12}, train_sizes=sizes, control_epochs=1)
+    )
+    task = joint_task(setting, 1, load_dsr(start.dsr), load_edgeface(start.edgeface), {})
+    drawn = [tuple(task.batch(draw).faces.vlr.shape[2:]) for epoch in range(4) for draw in task.sampler.draws(epoch)]
+    assert set(drawn) == {(16, 14), (16, 16), (20, 20)}  # height first
+    assert drawn.count((16, 14)) > drawn.count((20, 20))
+    control, joint = run_cycles(setting)
+    for step in (control, joint):
+        for record in step.fit.history:
+            assert record["auc"] == pytest.approx(np.mean([record[f"auc_{size}"] for size in ("14x16", "16x16", "20x20")]))

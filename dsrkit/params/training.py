@@ -70,11 +70,22 @@ class DSRLosses(BaseModel):
         return self
 
 
-class DSRTraining(Teacher, DSRLosses):
+class Sizes(BaseModel):
+    """The VLR sizes that one DSR is trained for."""
+
+    vlr_size: Size
+    train_sizes: list[Size]
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """What each step draws one of: a size that stands there twice is drawn twice as often."""
+        return tuple(self.train_sizes) or (self.vlr_size,)
+
+
+class DSRTraining(Teacher, DSRLosses, Sizes):
     base_channels: Positive
     residual_blocks: Positive
     initial_dsr: str
-    train_sizes: list[Size]
     members: Positive
     epochs: Positive
     learning_rate: Rate
@@ -112,7 +123,7 @@ class EdgeFaceFinetune(Teacher, EdgeFaceLosses):
     control: bool
 
 
-class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses):
+class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses, Sizes):
     select_by: Literal["eer", "auc"]
     dsr: str
     finetuned_edgeface: str
@@ -144,10 +155,11 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses):
 
     @model_validator(mode="after")
     def _what_goes_with_the_mode(self) -> Self:
-        without = ("skip_dsr", "skip_edgeface", "lora_rank", "lambda_direct") if self.mode == "joint" else ("control_epochs",)
+        of_alternate = ("skip_dsr", "skip_edgeface", "lora_rank", "lambda_direct")
+        without = of_alternate if self.mode == "joint" else ("control_epochs", "train_sizes")
         if silent := [name for name in without if getattr(self, name)]:
             raise ValueError(
-                f"{', '.join(silent)}: expected 0 or false with mode {self.mode}, where it has no meaning, got "
+                f"{', '.join(silent)}: expected 0, false or empty with mode {self.mode}, where it has no meaning, got "
                 f"{[getattr(self, name) for name in silent]}. Leave it out, or change mode"
             )
         if self.mode == "joint" and self._of_nobody and self.lambda_arcface:

@@ -93,7 +93,7 @@ class Cycles:
             old, new = (
                 (read_dsr(dsr, setting.device), load_edgeface(edgeface, setting.device)) for dsr, edgeface in (before, after)
             )
-            gain = setting.validation.gain(old, new, self.params.select_by, level or 0.95)
+            gain = setting.validation.gain(old, new, self.params.select_by, level or 0.95, self.params.sizes)
             verdict = {"gain": gain, "accepted": done.improved and gain["low" if level else "value"] > 0}
             together()  # everyone has read the files
             if is_main():
@@ -168,7 +168,7 @@ def dsr_task(setting: Setting, number: int, dsr: DSR, teacher: EdgeFace, origin:
         changes = {"lambda_identity": params.lambda_identity_cycle2, "lambda_feature_match": params.lambda_feature_match_cycle2}
         weights, rate = params.model_copy(update=changes), params.learning_rate_cycle2
     embeddings = torch.from_numpy(embed(setting.train.hr, teacher)).to(setting.device)
-    return DSRTask(setting, dsr, teacher, weights, embeddings, rate, setting.run.cycle(number)[0], origin)
+    return DSRTask(setting, dsr, teacher, weights, embeddings, rate, setting.run.cycle(number)[0], origin, params.sizes)
 
 
 def control_task(setting: Setting, number: int, origin: dict[str, Any]) -> JointTask:
@@ -197,7 +197,8 @@ def _control(cycles: Cycles) -> None:
         title, task = control_title(number), control_task(setting, number, setting.origin())
         done = fit(task, schedule, partial(cycles.on_epoch, title), cycles.watch(), title, cycles.progress)
     trained = load_edgeface(setting.run.edgeface_direct, setting.device)
-    gain = setting.validation.gain((None, setting.original), (None, trained), params.select_by, params.accept_level or 0.95)
+    networks, level = ((None, setting.original), (None, trained)), params.accept_level or 0.95
+    gain = setting.validation.gain(*networks, params.select_by, level, params.sizes)
     cycles.steps.append(Step(0, title, done, gain, gain["value"] > 0))
 
 

@@ -43,7 +43,7 @@ class PairedFaces:
             few degrees and faint jitter do not change who it is, and a teacher's forward pass is a large part of a CPU step.
         teacher: given, it embeds the augmented faces themselves instead (a "consistent" teacher, Beyer et al. 2022, arXiv
             2106.05237).
-        sizes: VLR sizes; each step draws one.
+        sizes: VLR sizes; each step draws one, and one that stands there twice is drawn twice as often.
     """
 
     setting: Setting
@@ -154,7 +154,7 @@ def train_dsr(setting: Setting, on_epoch=lambda history: None) -> Fit:
         member = setting.with_params(seed=params.seed + number)
         task = DSRTask(
             member, _first_dsr(member, files.get("initial_dsr")), setting.original, params, embeddings, params.learning_rate,
-            path, member.origin(**files), tuple(params.train_sizes),
+            path, member.origin(**files), params.sizes,
         )  # fmt: skip
         title = f"DSR, member {number + 1}" if params.members > 1 else "DSR"
         fits.append(fit(task, schedule, on_epoch, title=title, progress=progress))

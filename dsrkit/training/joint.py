@@ -57,7 +57,7 @@ class JointTask(OnTrainingFaces):
     def __post_init__(self) -> None:
         embeddings = torch.from_numpy(self.setting.hr_embeddings).to(self.setting.device)
         teacher = self.setting.original if self.params.identity_target == "augmented" else None
-        self.faces = PairedFaces(self.setting, embeddings, teacher, (self.params.vlr_size,))
+        self.faces = PairedFaces(self.setting, embeddings, teacher, self.params.sizes)
         self.head = margin_head(self.setting, imprinted=True) if self.params.lambda_arcface else None
 
     @property
@@ -91,7 +91,7 @@ class JointTask(OnTrainingFaces):
     def validate(self) -> dict[str, float]:
         validation, dsr = self.setting.validation, self.dsr if isinstance(self.dsr, DSR) else None
         edgeface = self.result()
-        return validation.measure(dsr, edgeface) | validation.hr_kept(edgeface)
+        return validation.measure(dsr, edgeface, self.params.sizes) | validation.hr_kept(edgeface)
 
     def save(self, epoch: int, metrics: dict[str, float]) -> None:
         about = {"epoch": epoch, "metrics": metrics, "provenance": self.origin}

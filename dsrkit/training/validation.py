@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import nn
 
 from dsrkit import metrics
-from dsrkit.bootstrap import bootstrap_difference
+from dsrkit.bootstrap import bootstrap_samples, differences, measured
 from dsrkit.data.degrade import as_bytes, as_tensor, degrade, file_draws
 from dsrkit.data.faces import FaceSet, batches_of
 from dsrkit.models.edgeface import EdgeFace
@@ -44,12 +44,16 @@ class Validation:
         Args:
             sizes: for a DSR of several VLR sizes: means over these, beside each measure's value at each size (``eer_24x24``).
         """
-        restored = {size: restore(self._vlr(size), dsr) for size in sizes or (self.faces.vlr_size,)}
+        restored = {size: restore(self._vlr(size), dsr) for size in self._sizes(sizes)}
         each = {size: self.images(faces) | self.verification(edgeface, faces) for size, faces in restored.items()}
         if len(each) == 1:
             return next(iter(each.values()))
         means = {name: float(np.mean([found[name] for found in each.values()])) for name in next(iter(each.values()))}
         return means | {f"{name}_{size}": found[name] for size, found in each.items() for name in ("eer", "auc")}
+
+    def _sizes(self, sizes: Sequence[str]) -> list[str]:
+        """Each size once, however often a training draws it; without any, that of the data set."""
+        return list(dict.fromkeys(sizes)) or [self.faces.vlr_size]
 
     def _vlr(self, size: str) -> UInt8[np.ndarray, "n h w 3"]:
         """VLR faces of another size than the data set was opened at: degraded anew."""
@@ -82,17 +86,23 @@ class Validation:
             "hr_similarity": float((embeddings * self.hr_embeddings).sum(1).mean()),
         }
 
-    def gain(self, before: Pair, after: Pair, measure: str, level: float) -> dict[str, float]:
+    def gain(self, before: Pair, after: Pair, measure: str, level: float, sizes: Sequence[str] = ()) -> dict[str, float]:
         """How much better ``after`` verifies than ``before``: {"value", "low", "high"} of ``eer`` or ``auc``, above 0 is better.
 
-        The interval, of ``level``, is a bootstrap over subjects, paired: what is hard for both cancels.
+        The interval, of ``level``, is a bootstrap over subjects, paired: what is hard for both cancels. Of several ``sizes`` it
+        is that of the mean gain; every size is drawn with the same people.
         """
         subjects = np.array(self.faces.subjects)[self.pairs]
-        difference = bootstrap_difference(self._verified(*after), self._verified(*before), subjects, level=level)[measure]
+        values, samples = [], []
+        for pair in (after, before):
+            each = [self._verified(self._vlr(size), *pair) for size in self._sizes(sizes)]
+            values.append({measure: float(np.mean([measured(one, subjects)[measure] for one in each]))})
+            samples.append({measure: np.mean([bootstrap_samples(one, subjects)[measure] for one in each], axis=0)})
+        difference = differences(values[0], samples[0], values[1], samples[1], level)[measure]
         if measure == "eer":  # lower is better
             return {"value": -difference["value"], "low": -difference["high"], "high": -difference["low"]}
         return difference
 
-    def _verified(self, dsr: nn.Module | None, edgeface: EdgeFace) -> dict[str, np.ndarray]:
-        scores = metrics.cosine_scores(embed(restore(self.faces.vlr, dsr), edgeface), self.pairs)
+    def _verified(self, vlr: UInt8[np.ndarray, "n h w 3"], dsr: nn.Module | None, edgeface: EdgeFace) -> dict[str, np.ndarray]:
+        scores = metrics.cosine_scores(embed(restore(vlr, dsr), edgeface), self.pairs)
         return {"scores": scores, "same": self.same, "correct": (scores >= metrics.eer(scores, self.same)[1]) == self.same}
