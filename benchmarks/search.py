@@ -36,13 +36,14 @@ from dsrkit.training.setting import Setting
 EPOCHS = 4  # of each variant: so often it is validated, and the best is kept
 MOVED = {"rotation_probability": 1.0, "rotation_degrees": 8.0, "zoom": 0.08, "shift": 0.035, "identity_target": "augmented"}
 NOBODY = {"warp": 0.027, "cutmix_probability": 0.4, "blend_probability": 0.4}
-PLAIN = dict.fromkeys((*MOVED, *NOBODY), 0.0) | {"identity_target": "stored"}
+PLAIN = dict.fromkeys((*MOVED, *NOBODY, "lambda_relation"), 0.0) | {"identity_target": "stored", "train_sizes": []}
 DSR_VARIANTS: dict[str, dict[str, Any]] = {
     "DSR: L1 + identity": {},
     "DSR: L1 alone": {"lambda_identity": 0.0},
     "DSR: identity alone": {"lambda_l1": 0.0},
     "DSR: L1 + a tenth of identity": {"lambda_identity": 0.1},
     "DSR: + feature matching .2": {"lambda_feature_match": 0.2},
+    "DSR: + relation": {"lambda_relation": 1.0},
     "DSR: + perceptual .025": {"lambda_perceptual": 0.025, "vgg_weights": "$DSRKIT_VGG"},
     "DSR: + total variation 3e-6": {"lambda_tv": 3e-6},
     "DSR: batch of 32": {"batch_size": 32},
@@ -58,7 +59,11 @@ DSR_VARIANTS: dict[str, dict[str, Any]] = {
 }
 JOINT_VARIANTS: dict[str, dict[str, Any]] = {
     "control: EdgeFace alone, no DSR": {},
+    "control: + relation": {"lambda_relation": 1.0},
+    "control: + relation, temperature .1": {"lambda_relation": 1.0, "relation_temperature": 0.1},
+    "control: + relation, three times": {"lambda_relation": 3.0},
     "joint": {},
+    "joint: + relation": {"lambda_relation": 1.0},
     "joint: rates 5e-4": {"learning_rate": 5e-4, "backbone_lr": 5e-4},
     "joint: rotation, zoom, shift": MOVED,
     "joint: the same + blends .3": MOVED | {"blend_probability": 0.3},

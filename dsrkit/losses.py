@@ -26,6 +26,25 @@ def identity_loss(sr: Float[Tensor, "n d"], hr: Float[Tensor, "n d"]) -> Float[T
     return (1 - F.cosine_similarity(sr, hr)).mean()
 
 
+def relation_loss(
+    sr: Float[Tensor, "n d"], hr: Float[Tensor, "n d"], anchors: Float[Tensor, "m d"], temperature: float
+) -> Float[Tensor, ""]:
+    """How differently restored and true faces stand to many other faces, the anchors: who is near, and how near.
+
+    The divergence KL(p ‖ q) of two softmaxes over cosines with the anchors divided by ``temperature``: p of the true face's
+    embedding, q of the restored one's (SEED, Fang et al. 2021, arXiv 2101.04731), times the temperature, so that gradients
+    of any temperature are alike in size. A cosine to one's own HR embedding pulls along all 512 directions alike; this one
+    counts those most that tell a face from those near it.
+
+    Args:
+        anchors: embeddings by the same recogniser as ``hr``. Lengths do not matter on any side.
+    """
+    wanted, found = (
+        F.normalize(embeddings.float(), dim=1) @ F.normalize(anchors.float(), dim=1).T / temperature for embeddings in (hr, sr)
+    )
+    return temperature * F.kl_div(found.log_softmax(1), wanted.log_softmax(1), reduction="batchmean", log_target=True)
+
+
 def feature_match_loss(sr: Sequence[Float[Tensor, "n _ _ _"]], hr: Sequence[Float[Tensor, "n _ _ _"]]) -> Float[Tensor, ""]:
     """Mean absolute difference of a recogniser's stages, each face's divided by the mean size of its HR features.
 

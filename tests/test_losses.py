@@ -14,6 +14,7 @@ from dsrkit.losses import (
     automatic_scale,
     feature_match_loss,
     identity_loss,
+    relation_loss,
     total_variation_loss,
 )
 from dsrkit.models.checkpoint import CheckpointError
@@ -39,6 +40,28 @@ def test_identity_loss():
     assert identity_loss(3 * hr, hr).item() == pytest.approx(0, abs=1e-12)
     assert identity_loss(-hr, hr).item() == pytest.approx(2)
     finite_gradient(identity_loss(sr, hr), sr)
+
+
+def test_relation_loss():
+    sr, hr, anchors, temperature = drawn(3, 7).requires_grad_(), drawn(3, 7, seed=1), drawn(6, 7, seed=2), 0.2
+
+    def shares(face):
+        """The softmax of one face's cosines with the anchors."""
+        cosines = []
+        for anchor in anchors.tolist():
+            dot = sum(a * b for a, b in zip(face, anchor, strict=True))
+            cosines.append(dot / math.sqrt(sum(a * a for a in face)) / math.sqrt(sum(b * b for b in anchor)))
+        powers = [math.exp(cosine / temperature) for cosine in cosines]
+        return [power / sum(powers) for power in powers]
+
+    total = 0.0
+    for one, other in zip(sr.tolist(), hr.tolist(), strict=True):
+        total += sum(p * math.log(p / q) for p, q in zip(shares(other), shares(one), strict=True))
+    loss = relation_loss(sr, hr, anchors, temperature)
+    assert loss.item() == pytest.approx(temperature * total / 3, rel=1e-4)
+    assert relation_loss(5 * sr, hr, 2 * anchors, temperature).item() == pytest.approx(loss.item(), rel=1e-4)
+    assert relation_loss(3 * hr, hr, anchors, temperature).item() == pytest.approx(0, abs=1e-6)
+    finite_gradient(loss, sr)
 
 
 def test_feature_match_loss():

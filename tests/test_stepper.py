@@ -63,8 +63,8 @@ def after_steps(task, parts=1, steps=2, **settings):
     return {name: value.detach().clone() for name, value in stepper.trained.state_dict().items()}, logged, stepper
 
 
-EVERY_TERM = {"lambda_feature_match": 0.3, "lambda_tv": 1e-4}
-FINETUNE = {"lambda_arcface": 0.5, "lambda_direct": 0.5, "direct_fraction": 0.3, "hr_fraction": 0.4}
+EVERY_TERM = {"lambda_relation": 0.5, "lambda_feature_match": 0.3, "lambda_tv": 1e-4}
+FINETUNE = {"lambda_arcface": 0.5, "lambda_relation": 0.5, "lambda_direct": 0.5, "direct_fraction": 0.3, "hr_fraction": 0.4}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ FINETUNE = {"lambda_arcface": 0.5, "lambda_direct": 0.5, "direct_fraction": 0.3,
         ("02", EVERY_TERM),
         ("02", EVERY_TERM | {"identity_target": "augmented", "blend_probability": 1.0}),
         ("03", FINETUNE),
-        ("04", {"hr_fraction": 0.3, "lambda_arcface": 0.1}),
+        ("04", {"hr_fraction": 0.3, "lambda_arcface": 0.1, "lambda_relation": 0.5}),
     ],
 )
 def test_parts_change_nothing(make, stage, changes):

@@ -361,13 +361,13 @@ def test_fine_tuning_without_arcface_skips_the_head(after, stage_params):
     assert {name for name in done.history[1] if name.startswith("loss_")} == {"loss_distill", "loss_hr", "loss_total"}
 
 
-@pytest.mark.parametrize(("term", "left"), [("l1", 0.5), ("identity", 0.65), ("feature_match", 0.65)])
+@pytest.mark.parametrize(("term", "left"), [("l1", 0.5), ("identity", 0.65), ("relation", 0.65), ("feature_match", 0.65)])
 def test_one_batch_can_be_overfitted(after, stage_params, tmp_path, term, left):
     """Enough steps on the same four faces bring each term down, where it is the one that counts.
 
     The faces to restore are negatives: what bicubic lacks of a face is mostly camera noise, which takes too long to learn.
     """
-    weights = {f"lambda_{name}": float(name == term) for name in ("l1", "identity", "feature_match", "tv")}
+    weights = {f"lambda_{name}": float(name == term) for name in ("l1", "identity", "relation", "feature_match", "tv")}
     still = {"flip_probability": 0.0, "jitter_probability": 0.0}
     setting = open_setting(stage_params("02_dsr_training", batch_size=4, **weights, **still))
     few = dataclasses.replace(setting, train=setting.train.first(4), hr_embeddings=setting.hr_embeddings[:4])

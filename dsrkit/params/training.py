@@ -40,7 +40,14 @@ class Teacher(Stage):
     jitter_hue: Weight
 
 
-class DSRLosses(BaseModel):
+class Relation(BaseModel):
+    """The match of a face's cosines with the training faces: see ``losses.relation_loss``."""
+
+    lambda_relation: Weight
+    relation_temperature: Rate
+
+
+class DSRLosses(Relation):
     """Weights of the losses of one DSR step."""
 
     lambda_l1: Weight
@@ -92,7 +99,7 @@ class DSRTraining(Teacher, DSRLosses, Sizes):
     warmup_epochs: Count
 
 
-class EdgeFaceLosses(BaseModel):
+class EdgeFaceLosses(Relation):
     """The EdgeFace fine-tune: its recipe and its limits."""
 
     stage1_epochs: Count

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dsrkit.data.augment import DRAWS
 from dsrkit.data.degrade import as_tensor, degrade
 from dsrkit.data.nobody import NOBODY_DRAWS
-from dsrkit.losses import PerceptualLoss, feature_match_loss, identity_loss, total_variation_loss
+from dsrkit.losses import PerceptualLoss, feature_match_loss, identity_loss, relation_loss, total_variation_loss
 from dsrkit.models.checkpoint import save_checkpoint
 from dsrkit.models.dsr import DSR, DSRConfig, dsr_content, read_dsr
 from dsrkit.models.edgeface import EdgeFace
@@ -102,10 +102,13 @@ class DSRTask(OnTrainingFaces):
         losses = {}
         if weights.lambda_l1:
             losses["l1"] = weights.lambda_l1 * F.l1_loss(sr, hr)
-        if weights.lambda_identity or weights.lambda_feature_match:
+        if weights.lambda_identity or weights.lambda_relation or weights.lambda_feature_match:
             stages, embedding = self.teacher.stages_and_embedding(sr)
         if weights.lambda_identity:
             losses["identity"] = weights.lambda_identity * identity_loss(embedding, batch.embeddings)
+        if weights.lambda_relation:
+            relation = relation_loss(embedding, batch.embeddings, self.embeddings, weights.relation_temperature)
+            losses["relation"] = weights.lambda_relation * relation
         if weights.lambda_feature_match:
             with torch.no_grad():
                 wanted, _ = self.teacher.stages_and_embedding(hr)

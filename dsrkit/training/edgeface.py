@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from dsrkit.data.degrade import as_tensor, upscale
-from dsrkit.losses import MarginHead, identity_loss
+from dsrkit.losses import MarginHead, identity_loss, relation_loss
 from dsrkit.models.checkpoint import save_checkpoint
 from dsrkit.models.edgeface import EdgeFace, interpolated
 from dsrkit.models.lora import add_lora, merged_state_dict
@@ -60,6 +60,7 @@ class EdgeFaceTask(OnTrainingFaces):
 
     def __post_init__(self) -> None:
         self.backbone = add_lora(self.edgeface, self.weights.lora_rank) if self.weights.lora_rank else []
+        self.anchors = torch.from_numpy(self.setting.hr_embeddings).to(self.setting.device)
 
     @property
     def trained(self) -> nn.Module:
@@ -107,6 +108,9 @@ class EdgeFaceTask(OnTrainingFaces):
             losses["margin"] = weights.lambda_arcface * self.head(restored, batch.labels)
         if weights.lambda_distill:
             losses["distill"] = weights.lambda_distill * identity_loss(restored, batch.embeddings)
+        if weights.lambda_relation:
+            relation = relation_loss(restored, batch.embeddings, self.anchors, weights.relation_temperature)
+            losses["relation"] = weights.lambda_relation * relation
         if weights.lambda_hr and weights.hr_fraction:
             losses["hr"] = weights.lambda_hr * distance_of_some(hr, batch.embeddings, batch.hr_weight)
         if weights.lambda_direct and weights.direct_fraction:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dsrkit.data.degrade import upscale
-from dsrkit.losses import identity_loss
+from dsrkit.losses import identity_loss, relation_loss
 from dsrkit.models.checkpoint import save_checkpoint
 from dsrkit.models.dsr import DSR, dsr_content
 from dsrkit.models.edgeface import EdgeFace, interpolated
@@ -80,6 +80,9 @@ class JointTask(OnTrainingFaces):
         sr = self.dsr(faces.vlr)
         restored, hr = self.edgeface.embed(torch.cat([sr, faces.hr[:count]])).split([len(sr), count])
         losses = {"identity": params.lambda_identity * identity_loss(restored, faces.embeddings)}
+        if params.lambda_relation:
+            relation = relation_loss(restored, faces.embeddings, self.faces.embeddings, params.relation_temperature)
+            losses["relation"] = params.lambda_relation * relation
         if params.lambda_l1 and isinstance(self.dsr, DSR):
             losses["l1"] = params.lambda_l1 * F.l1_loss(sr, faces.hr)
         if self.head is not None:
