@@ -19,6 +19,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from dsrkit.batch import gpu
 from dsrkit.batch.__main__ import check, lock, main
 from dsrkit.batch.library import library_files, library_record
+from dsrkit.batch.stages import read_by_evaluation
 from dsrkit.batch.summary import summary_table
 from dsrkit.params import STAGES
 
@@ -127,7 +128,8 @@ def params(root):
 
 
 def test_unknown_runs_and_stages_name_the_nearest(params, monkeypatch):
-    monkeypatch.setattr("dsrkit.batch.__main__.ROOT", params.parent)
+    for module in ("__main__", "stages"):
+        monkeypatch.setattr(f"dsrkit.batch.{module}.ROOT", params.parent)
     check(["one", "two"], "02_dsr_training")
     with pytest.raises(ValueError, match=r"Expected a run among one, two, got 'tow'\. Did you mean 'two'\?"):
         check(["one", "tow"], "")
@@ -138,6 +140,27 @@ def test_unknown_runs_and_stages_name_the_nearest(params, monkeypatch):
     (params / "two" / "03_edgeface_finetune.yaml").unlink()
     with pytest.raises(FileNotFoundError, match=r"03_edgeface_finetune\.yaml, got nothing there\. Copy"):
         check(["one", "two"], "")
+
+
+def test_a_run_that_evaluates_another_s_checkpoints(params, monkeypatch):
+    """Its own data and its evaluation are all that it needs; whose checkpoints it reads must be a run."""
+    for module in ("__main__", "stages"):
+        monkeypatch.setattr(f"dsrkit.batch.{module}.ROOT", params.parent)
+    for stage in list(STAGES)[:-1]:
+        (params / "two" / f"{stage}.yaml").unlink()
+    evaluation = params / "two" / "05_evaluation.yaml"
+    evaluation.write_text("run: two\nof_run: one\ndataset: outputs/one/dataset\n")
+    check(["one", "two"], "")
+    assert (
+        read_by_evaluation("two") == read_by_evaluation("one") == ["outputs/one/dsr_cycle1.pt", "outputs/one/edgeface_cycle1.pt"]
+    )
+    evaluation.write_text("run: two\nof_run: one\n")
+    assert read_by_evaluation("two")[2:] == ["outputs/two/dataset/manifest.csv"]
+    with pytest.raises(FileNotFoundError, match=r"two/01_data_migration\.yaml, got nothing there"):
+        check(["two"], "")
+    evaluation.write_text("run: two\nof_run: three\n")
+    with pytest.raises(ValueError, match=r"of_run in params/two/05_evaluation\.yaml: expected a run among one, two, got 'three'"):
+        check(["two"], "")
 
 
 def test_one_batch_a_run(root):
@@ -217,7 +240,8 @@ def house(root, monkeypatch):
     notebook(root / "notebooks" / "06_comparison.ipynb", "runs = ''\nname = ''", COMPARISON)
     monkeypatch.setenv("DSRKIT_ROOT", str(root))
     monkeypatch.setenv("PYTHONPATH", str(root))
-    monkeypatch.setattr("dsrkit.batch.__main__.ROOT", root)
+    for module in ("__main__", "stages"):
+        monkeypatch.setattr(f"dsrkit.batch.{module}.ROOT", root)
     return root
 
 
@@ -301,3 +325,7 @@ def test_two_runs_side_by_side_interrupted_resumed_and_changed(house, batch):
     job = ["--target-jobs", "cyclic_cycle:run=two", "--allowed-rules", "cyclic_cycle", "--force"]  # as a cluster's job is called
     status, said = batch("two", "--dry-run", *job)
     assert status == 0 and would_run(said) == every("two", "04"), said  # no stage before it, whatever was edited meanwhile
+
+    set_param(house, "three", "05_evaluation", of_run="two", dataset="outputs/two/dataset")
+    status, said = batch("three", "--dry-run")  # what it evaluates is trained first, and is not itself evaluated
+    assert status == 0 and would_run(said) == [*every("three", "05"), *every("two", "03", "04")], said

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from dsrkit.batch.stages import stages_of, trained_by
 from dsrkit.batch.summary import summary_table
 from dsrkit.params import STAGES
 from dsrkit.runs import ROOT, Run
@@ -37,7 +38,9 @@ def check(runs: Sequence[str], until: str, comparison: str = "") -> None:
     if comparison in known:
         raise ValueError(f"comparison: expected a name that no run has, got {comparison!r}. Choose another.")
     for run in runs:
-        for stage in STAGES:
+        if (of := trained_by(run)) not in known:
+            raise ValueError(f"of_run in params/{run}/05_evaluation.yaml: expected a run among {', '.join(known)}, got {of!r}.")
+        for stage in stages_of(run):
             file = ROOT / "params" / run / f"{stage}.yaml"
             if not file.is_file():
                 raise FileNotFoundError(f"Expected parameters at {file}, got nothing there. Copy another run's and change them.")
@@ -101,16 +104,18 @@ def main() -> int:
     if importlib.util.find_spec("snakemake") is None:
         sys.exit("Expected Snakemake, got none. pip install 'dsrkit[batch]', or run stage by stage: make run RUN=… STAGE=…")
     runs = list(dict.fromkeys(options.runs))
-    folders = [*runs, *([options.comparison] if len(runs) > 1 else [])]
     with ExitStack() as held:
         try:
-            check(runs, options.until, options.comparison)
+            check(runs, "", options.comparison)
+            every = list(dict.fromkeys([*map(trained_by, runs), *runs]))  # those that others evaluate are trained first
+            check(every, options.until)
+            folders = [*every, *([options.comparison] if len(runs) > 1 else [])]
             lock(folders if not options.dry_run else [], held)
         except (ValueError, OSError, RuntimeError) as error:
             sys.exit(f"{type(error).__name__}: {error}")
         status = execute(snakemake_words(options, runs, [word for word in extra if word != "--"]))
     if not options.dry_run:
-        print(f"\n{summary_table(runs).to_string()}")
+        print(f"\n{summary_table(every).to_string()}")
         if len(runs) > 1 and not status and not options.until:
             print(f"\nSide by side: {Run(options.comparison).folder / '06_comparison.html'}")
     return status
