@@ -143,6 +143,19 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def pick_precision(name: str, device: torch.device) -> str:
+    """``auto`` takes bf16 where the hardware computes in it: a GPU that has it, a CPU with AVX512-BF16 or AMX; else fp32.
+
+    On a CPU without them bf16 is emulated, and ten times as slow as fp32. Any other name is taken as it is.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    capable = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}  # torch 2.11 has none
+    return "bf16" if capable.get("avx512_bf16") or capable.get("amx_bf16") else "fp32"
+
+
 def is_main() -> bool:
     """True in the one process, or the first of several that train together: the one that writes files."""
     return os.environ.get("RANK", "0") == "0"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dsrkit import runs
-from dsrkit.runs import Run, atomic_path, banner, file_hash, pick_device, provenance, resolve, seed_everything
+from dsrkit.runs import Run, atomic_path, banner, file_hash, pick_device, pick_precision, provenance, resolve, seed_everything
 
 
 def test_the_files_of_a_run(root):
@@ -76,6 +76,27 @@ def test_devices():
     assert pick_device("auto").type in {"cpu", "cuda", "mps"}
     with pytest.raises(ValueError, match=r"expected auto, cpu, cuda, .*got 'gpu'"):
         pick_device("gpu")
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx2": True, "avx512_bf16": False}, "fp32"), ({}, "fp32")],
+)
+def test_bf16_where_a_cpu_computes_in_it(monkeypatch, found, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert pick_precision("auto", torch.device("cpu")) == expected
+    assert [pick_precision(name, torch.device("cpu")) for name in ("fp32", "bf16", "fp16")] == ["fp32", "bf16", "fp16"]
+
+
+@pytest.mark.parametrize(("has", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_bf16_where_a_gpu_computes_in_it(monkeypatch, has, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has and not including_emulation)
+    assert pick_precision("auto", torch.device("cuda", 0)) == expected
+
+
+def test_a_torch_that_does_not_know_the_cpu(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert pick_precision("auto", torch.device("cpu")) == "fp32"
 
 
 def test_auto_prefers_an_accelerator(monkeypatch):

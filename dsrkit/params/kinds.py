@@ -14,7 +14,7 @@ Rate = Annotated[float, Field(gt=0)]
 Size = Annotated[
     str, Field(pattern=r"^\d+(x\d+)?$"), AfterValidator(lambda size: size if "x" in size else f"{size}x{size}")
 ]  # "16" and "16x16" are one size
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Degradation = Literal["bicubic-antialias", "bicubic-aliased", "area", "realistic"]
 FileKind = Literal["folder", "multi-pie", "processed", "insightface-rec", "tinyface", "scface"]
 Aligned = Literal["none", "centre-crop", "landmarks", "yunet"]

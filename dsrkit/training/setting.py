@@ -19,7 +19,7 @@ from dsrkit.data.nobody import Nobody
 from dsrkit.models.edgeface import EdgeFace, edgeface_file, load_edgeface
 from dsrkit.params import Teacher
 from dsrkit.recognition import embed
-from dsrkit.runs import Run, pick_device, provenance, resolve, seed_everything
+from dsrkit.runs import Run, pick_device, pick_precision, provenance, resolve, seed_everything
 from dsrkit.training.loop import Schedule
 from dsrkit.training.resume import Progress, open_progress
 from dsrkit.training.sampling import Sampler
@@ -53,7 +53,7 @@ class Setting:
             "grad_clip": params.grad_clip,
             "patience": params.early_stop_patience,
             "select_by": params.select_by,
-            "precision": params.precision,
+            "precision": pick_precision(params.precision, self.device),
             "accumulate": params.accumulate,
             "ema_decay": params.ema_decay,
             "compile": params.compile,
