@@ -7,6 +7,8 @@ import sys
 import pytest
 from conftest import REPOSITORY
 
+from dsrkit.evaluation import headline_markdown, read_metrics
+
 RESULTS = (REPOSITORY / "docs" / "RESULTS.md").read_text()
 TABLES = sorted([*(REPOSITORY / "docs/results/recipes").glob("*.json"), *(REPOSITORY / "docs/results/search").glob("*.json")])
 
@@ -34,6 +36,18 @@ def test_tables_are_quoted_as_measured(path, of_benchmarks):
     from on_validation import markdown
 
     assert quoted(f"{path.parent.name} {path.stem}") == markdown(json.loads(path.read_text()))
+
+
+@pytest.mark.parametrize(("run", "protocol"), re.findall(r"<!-- (\w\S*) (both-lr|hr-lr|hr\+lr) -->", RESULTS))
+def test_runs_are_quoted_as_measured(run, protocol):
+    rows = read_metrics(REPOSITORY / "docs" / "results" / f"{run}.json")["rows"]
+    kept = [row for row in rows if row["protocol"] == protocol and (protocol == "both-lr" or not row["row"].startswith("hr"))]
+    assert quoted(re.escape(f"{run} {protocol}")) == headline_markdown(kept)
+
+
+@pytest.mark.parametrize("run", sorted(path.stem for path in (REPOSITORY / "docs" / "results").glob("*.json")))
+def test_every_kept_run_is_quoted(run):
+    assert run == "demo" or quoted(f"{run} both-lr")  # the demo's table is the README's
 
 
 def test_scaling_is_quoted_as_measured(of_benchmarks):
