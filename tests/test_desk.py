@@ -106,6 +106,16 @@ def test_results_are_those_of_the_evaluation(run, state):
         assert mine.verified["auc"] == pytest.approx(outcome.verified["auc"])
 
 
+def test_a_run_that_evaluates_another_s_networks_opens_with_these(run, state, tmp_path):
+    elsewhere = Run("elsewhere", tmp_path)
+    elsewhere.folder.mkdir(parents=True)
+    shutil.copytree(run.folder, Run("trained", tmp_path).folder, ignore=shutil.ignore_patterns("dataset"))
+    params = evaluation_of(run, settings()).model_copy(update={"of_run": "trained", "dataset": str(run.dataset)})
+    opened = DeskState(elsewhere, params)
+    assert opened.rows == state.rows
+    assert opened.systems["dsr"].files["dsr"] == Run("trained", tmp_path).dsr
+
+
 def test_answers_are_a_slow_search_s(state, judged):
     subjects = np.array(state.trial.faces.subjects)
     enrolled = subjects[state.trial.gallery]

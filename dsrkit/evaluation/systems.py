@@ -65,12 +65,12 @@ def shown_by(restorer: Restorer, faces: FaceSet) -> UInt8[np.ndarray, "n 112 112
 
 
 def open_systems(run: Run, params: Evaluation, device: torch.device) -> list[System]:
-    """Every system of which the run has the checkpoints, and with ``tta`` each one's twin after it.
+    """Every system of which the run (or the one that ``of_run`` names) has the checkpoints, and with ``tta`` each one's twin.
 
     Raises FileNotFoundError when the run has no DSR yet, ValueError for an EdgeFace that belongs to another DSR.
     """
     original = edgeface_file(params.edgeface)
-    rows = rows_on_disk(run, original)
+    rows = rows_on_disk(replace(run, name=params.of_run) if params.of_run else run, original)
     edgefaces = {path: load_edgeface(path, device) for path in {edgeface for _, _, edgeface in rows}}
     restorers: dict[tuple[Path, ...], Restorer] = {}  # by files: systems that share a DSR share the module, and its faces
     for _, dsrs, _ in rows:
