@@ -39,10 +39,10 @@ def relation_loss(
     Args:
         anchors: embeddings by the same recogniser as ``hr``. Lengths do not matter on any side.
     """
-    wanted, found = (
-        F.normalize(embeddings.float(), dim=1) @ F.normalize(anchors.float(), dim=1).T / temperature for embeddings in (hr, sr)
-    )
-    return temperature * F.kl_div(found.log_softmax(1), wanted.log_softmax(1), reduction="batchmean", log_target=True)
+    with torch.autocast(sr.device.type, enabled=False):  # half precision would blur cosines that the temperature magnifies
+        anchors = F.normalize(anchors.float(), dim=1).T
+        wanted, found = (F.normalize(embeddings.float(), dim=1) @ anchors / temperature for embeddings in (hr, sr))
+        return temperature * F.kl_div(found.log_softmax(1), wanted.log_softmax(1), reduction="batchmean", log_target=True)
 
 
 def feature_match_loss(sr: Sequence[Float[Tensor, "n _ _ _"]], hr: Sequence[Float[Tensor, "n _ _ _"]]) -> Float[Tensor, ""]:

@@ -61,6 +61,8 @@ def test_relation_loss():
     assert loss.item() == pytest.approx(temperature * total / 3, rel=1e-4)
     assert relation_loss(5 * sr, hr, 2 * anchors, temperature).item() == pytest.approx(loss.item(), rel=1e-4)
     assert relation_loss(3 * hr, hr, anchors, temperature).item() == pytest.approx(0, abs=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert relation_loss(sr, hr, anchors, temperature).item() == pytest.approx(loss.item(), rel=1e-4)
     finite_gradient(loss, sr)
 
 
