@@ -15,7 +15,7 @@ import platform
 import random
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -152,7 +152,8 @@ def pick_precision(name: str, device: torch.device) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    capable = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}  # torch 2.11 has none
+    known: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # older torch has none
+    capable = known() if device.type == "cpu" else {}
     return "bf16" if capable.get("avx512_bf16") or capable.get("amx_bf16") else "fp32"
 
 
