@@ -160,6 +160,7 @@ def use(page, root: Path, shots: Path) -> None:
     page.get_by_role("button", name="next ›").first.click()
     wait_for_other(page, faces, pictures)
 
+    page.wait_for_timeout(1000)  # the last of the kernel's answers may come after the picture
     faces = pictures(page)
     choose(page, "VLR size", "14x16")
     page.get_by_text("VLR 14×16").first.wait_for()
