@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,10 @@ def stage_params(tiny_dataset, edgeface_path):
         return kind.check(values | {name: value for name, value in small.items() if name in kind.model_fields} | changes)
 
     return make
+
+
+def quoted(text: str, name: str) -> str:
+    """What stands between the two marks of a table in a document."""
+    found = re.search(rf"<!-- {re.escape(name)} -->\n(.*?)\n<!-- /{re.escape(name)} -->", text, re.DOTALL)
+    assert found, f"there is no table <!-- {name} -->"
+    return found[1].strip()

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from conftest import quoted
+
 from dsrkit.batch.stages import stages_of
 from dsrkit.evaluation import headline_markdown, read_metrics
 from dsrkit.params import STAGES
@@ -14,22 +16,15 @@ README = (ROOT / "README.md").read_text()
 RUNS = sorted(folder.name for folder in (ROOT / "params").iterdir())
 
 
-def quoted(name: str) -> str:
-    """What stands between the two marks of a table in the README."""
-    found = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", README, re.DOTALL)
-    assert found, f"README.md holds no table <!-- {name} -->"
-    return found[1].strip()
-
-
 def test_readme_quotes_the_demo_s_metrics() -> None:
     rows = read_metrics(ROOT / "docs" / "results" / "demo.json")["rows"]
-    assert quoted("demo") == headline_markdown([row for row in rows if row["protocol"] == "both-lr"])
+    assert quoted(README, "demo") == headline_markdown([row for row in rows if row["protocol"] == "both-lr"])
 
 
 def test_readme_quotes_the_comparison_of_sizes() -> None:
     """Of ``06_comparison``'s tables the first: verification, gallery and probe VLR."""
     tables = (ROOT / "docs" / "results" / "comparison" / "vlr.md").read_text()
-    assert quoted("comparison vlr") == tables.split("\n\n")[1].strip()
+    assert quoted(README, "comparison vlr") == tables.split("\n\n")[1].strip()
 
 
 def test_readme_names_every_run_stage_and_folder() -> None:

@@ -5,19 +5,12 @@ import re
 import sys
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, quoted
 
 from dsrkit.evaluation import headline_markdown, read_metrics
 
 RESULTS = (REPOSITORY / "docs" / "RESULTS.md").read_text()
 TABLES = sorted([*(REPOSITORY / "docs/results/recipes").glob("*.json"), *(REPOSITORY / "docs/results/search").glob("*.json")])
-
-
-def quoted(name):
-    """What stands between the two marks of a table in docs/RESULTS.md."""
-    found = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", RESULTS, re.DOTALL)
-    assert found, f"docs/RESULTS.md holds no table <!-- {name} -->"
-    return found[1].strip()
 
 
 @pytest.fixture
@@ -35,26 +28,31 @@ def of_benchmarks(monkeypatch):
 def test_tables_are_quoted_as_measured(path, of_benchmarks):
     from on_validation import markdown
 
-    assert quoted(f"{path.parent.name} {path.stem}") == markdown(json.loads(path.read_text()))
+    assert quoted(RESULTS, f"{path.parent.name} {path.stem}") == markdown(json.loads(path.read_text()))
 
 
 @pytest.mark.parametrize(("run", "protocol"), re.findall(r"<!-- (\w\S*) (both-lr|hr-lr|hr\+lr) -->", RESULTS))
 def test_runs_are_quoted_as_measured(run, protocol):
     rows = read_metrics(REPOSITORY / "docs" / "results" / f"{run}.json")["rows"]
     kept = [row for row in rows if row["protocol"] == protocol and (protocol == "both-lr" or not row["row"].startswith("hr"))]
-    assert quoted(re.escape(f"{run} {protocol}")) == headline_markdown(kept)
+    assert quoted(RESULTS, f"{run} {protocol}") == headline_markdown(kept)
 
 
 @pytest.mark.parametrize("run", sorted(path.stem for path in (REPOSITORY / "docs" / "results").glob("*.json")))
 def test_every_kept_run_is_quoted(run):
-    assert run == "demo" or quoted(f"{run} both-lr")  # the demo's table is the README's
+    assert run == "demo" or quoted(RESULTS, f"{run} both-lr")  # the demo's table is the README's
+
+
+def test_the_comparison_of_sizes_is_quoted_as_it_was_made():
+    tables = (REPOSITORY / "docs" / "results" / "comparison" / "vlr.md").read_text()
+    assert quoted(RESULTS, "comparison vlr") == tables.split("\n\n")[1].strip()
 
 
 def test_scaling_is_quoted_as_measured(of_benchmarks):
     from scaling import computed, markdown
 
     results = json.loads((REPOSITORY / "docs/results/benchmarks/scaling.json").read_text())
-    assert quoted("benchmarks scaling") == markdown(results)
+    assert quoted(RESULTS, "benchmarks scaling") == markdown(results)
     alone = [row for row in results["measured"] if row["processes"] == 1]
     assert results["computed"] == [
         line for row in alone for line in computed(row["step"], 1e6 * row["gradient_mb"], row["seconds"])

@@ -93,9 +93,9 @@ class Validation:
         is that of the mean gain; every size is drawn with the same people.
         """
         subjects = np.array(self.faces.subjects)[self.pairs]
-        values, samples = [], []
+        vlr, values, samples = [self._vlr(size) for size in self._sizes(sizes)], [], []
         for pair in (after, before):
-            each = [self._verified(self._vlr(size), *pair) for size in self._sizes(sizes)]
+            each = [self._verified(faces, *pair) for faces in vlr]
             values.append({measure: float(np.mean([measured(one, subjects)[measure] for one in each]))})
             samples.append({measure: np.mean([bootstrap_samples(one, subjects)[measure] for one in each], axis=0)})
         difference = differences(values[0], samples[0], values[1], samples[1], level)[measure]
