@@ -67,7 +67,12 @@ def dsr_step(variant: str) -> Step:
     params = DSRTraining.read(ROOT / "params/seed-vlr32/02_dsr_training.yaml")
     dsr = ready(DSR(DSRConfig(params.base_channels, params.residual_blocks))).train()
     teacher, vgg = ready(EdgeFace(variant)).requires_grad_(False).eval(), perceptual().to(DEVICE)
-    batch = DSRBatch(faces(params.batch_size, 32), faces(params.batch_size), torch.rand(params.batch_size, 512, device=DEVICE))
+    batch = DSRBatch(
+        faces(params.batch_size, 32),
+        faces(params.batch_size),
+        torch.rand(params.batch_size, 512, device=DEVICE),
+        torch.rand(params.batch_size, 4),
+    )
     task = SimpleNamespace(weights=params, dsr=dsr, teacher=teacher, perceptual=vgg)  # the task without its data set
     losses = partial(DSRTask.losses, task, batch)
     return Step(list(dsr.parameters()), [dsr, teacher, vgg], [batch.vlr, batch.hr, batch.embeddings], losses)

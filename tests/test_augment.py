@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from dsrkit.data.augment import DRAWS, Augmentation, jitter, move, turn_hue
+from dsrkit.data.augment import DRAWS, LOOK_DRAWS, Augmentation, jitter, look_again, move, turn_hue
 
 STRONG = Augmentation(0.5, 0.5, 20.0, 0.1, 0.1, 0.5, 0.3, 0.3, 0.2)
 
@@ -103,6 +103,22 @@ def test_zoom_and_shift_are_drawn_for_every_image():
     one = images(1).expand(20, -1, -1, -1)
     for augmentation in (Augmentation(0, zoom=0.1), Augmentation(0, shift=0.1)):
         assert len({tuple(image.flatten().tolist()) for image in augmentation(one, seeded(count=20))}) == 20
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05])
+def test_another_look_moves_what_it_sees_by_its_share(share):
+    """Turn, zoom, and shift across and down at their largest, one at a time, on a mark 30 pixels from the centre."""
+    faces = torch.zeros(LOOK_DRAWS, 1, 101, 101)
+    faces[..., 50, 79:82] = 1.0
+    uniform = torch.full((LOOK_DRAWS, LOOK_DRAWS), 0.5).fill_diagonal_(0.0)  # 0.5 moves nothing
+    seen = look_again(faces, share, uniform)[:, 0]
+    down, across = torch.meshgrid(*(torch.arange(101) - 50.0,) * 2, indexing="ij")
+    moved = torch.stack([(seen * across).sum((1, 2)), (seen * down).sum((1, 2))], 1) / seen.sum((1, 2))[:, None]
+    moved[:, 0] -= 30
+    of_turn_or_zoom, of_shift = 2 * share * 30, share * 101  # the edge, 50.5 from the centre, would move as the shift does
+    expected = torch.tensor([[0, of_turn_or_zoom], [of_turn_or_zoom, 0], [of_shift, 0], [0, of_shift]])
+    torch.testing.assert_close(moved.abs(), expected, atol=0.3, rtol=0)
+    assert torch.allclose(look_again(faces, share, torch.full((LOOK_DRAWS, LOOK_DRAWS), 0.5)), faces, atol=1e-5)
 
 
 def test_corners_are_filled_with_face_not_black():

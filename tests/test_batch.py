@@ -19,7 +19,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from dsrkit.batch import gpu
 from dsrkit.batch.__main__ import check, lock, main
 from dsrkit.batch.library import library_files, library_record
-from dsrkit.batch.stages import read_by_evaluation
+from dsrkit.batch.stages import read_by_evaluation, read_of_other_runs, with_runs_they_need
 from dsrkit.batch.summary import summary_table
 from dsrkit.params import STAGES
 
@@ -161,6 +161,27 @@ def test_a_run_that_evaluates_another_s_checkpoints(params, monkeypatch):
     evaluation.write_text("run: two\nof_run: three\n")
     with pytest.raises(ValueError, match=r"of_run in params/two/05_evaluation\.yaml: expected a run among one, two, got 'three'"):
         check(["two"], "")
+
+
+def test_a_training_that_starts_from_another_run_comes_after_it(params, monkeypatch):
+    """Files under another run's outputs are named by parameters; the user's own files, and the run's own, ask for nothing."""
+    monkeypatch.setattr("dsrkit.batch.stages.ROOT", params.parent)
+    cycle = params / "two" / "04_cyclic_cycle.yaml"
+    cycle.write_text(
+        "run: two\ndsr: outputs/one/dsr_cycle1.pt\nfinetuned_edgeface: outputs/two/edgeface.pt\ndataset: outputs/one/dataset\n"
+    )
+    assert read_of_other_runs("two", "04_cyclic_cycle") == ["outputs/one/dsr_cycle1.pt", "outputs/one/dataset/manifest.csv"]
+    assert read_of_other_runs("two", "02_dsr_training") == [] and with_runs_they_need(["two"]) == ["one", "two"]
+    (params / "two" / "02_dsr_training.yaml").write_text(
+        "initial_dsr: outputs/of a friend/dsr.pt\nvgg_weights: /data/outputs/one/vgg.pth\n"
+    )
+    assert read_of_other_runs("two", "02_dsr_training") == []
+    (params / "three").mkdir()
+    (params / "three" / "05_evaluation.yaml").write_text("of_run: two\ndataset: outputs/two/dataset\n")
+    assert with_runs_they_need(["three", "one"]) == ["one", "two", "three"]
+    (params / "one" / "02_dsr_training.yaml").write_text("initial_dsr: outputs/three/dsr.pt\n")
+    with pytest.raises(ValueError, match=r"got a circle: two → one → three → two\. Let one of them start from nothing"):
+        with_runs_they_need(["two"])
 
 
 def test_one_batch_a_run(root):

@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from conftest import same_weights, weights_of
 
+from dsrkit.losses import identity_loss
 from dsrkit.models import load_dsr, load_edgeface
 from dsrkit.models.checkpoint import copy_checkpoint, save_checkpoint
 from dsrkit.recognition import restore
@@ -115,6 +117,37 @@ def test_an_accepted_step_holds_the_better_networks(start, stage_params):
 def test_a_joint_step_without_hr_faces(start, stage_params):
     (step,) = run_cycles(open_setting(stage_params("04_cyclic_cycle", mode="joint", hr_fraction=0.0)))
     assert {name for name in step.fit.history[1] if name.startswith("loss_")} == {"loss_l1", "loss_identity", "loss_total"}
+
+
+def test_restored_faces_are_held_to_the_untouched_recogniser_too(start, stage_params):
+    """The term is the loss of the frozen original alone; it moves the DSR and leaves the recogniser's gradient as it was."""
+    losses, gradients = {}, {}
+    for weight in (0.0, 0.5):
+        setting = open_setting(stage_params("04_cyclic_cycle", mode="joint", lambda_original=weight))
+        task = joint_task(setting, 1, load_dsr(start.dsr).requires_grad_(True), load_edgeface(start.edgeface), {})
+        task.parameter_groups()
+        batch = task.batch(next(task.sampler.draws(1)))
+        losses[weight] = task.losses(batch)
+        sum(losses[weight].values()).backward()
+        networks = (task.dsr, task.edgeface)
+        gradients[weight] = [torch.cat([value.grad.flatten() for value in network.parameters()]) for network in networks]
+    with torch.no_grad():
+        seen = setting.original(task.dsr(batch.faces.vlr))
+    assert "original" not in losses[0.0]
+    assert losses[0.5]["original"].item() == pytest.approx(0.5 * float(identity_loss(seen, batch.faces.embeddings)), rel=1e-4)
+    assert not torch.allclose(gradients[0.0][0], gradients[0.5][0], atol=1e-6)
+    assert torch.allclose(gradients[0.0][1], gradients[0.5][1], atol=1e-6)
+    assert all(weight.grad is None for weight in setting.original.parameters())
+
+
+def test_the_untouched_recogniser_looks_from_all_sides(start, stage_params):
+    """With ``diversity`` it sees the restored face moved, the trained one as it is."""
+    found = {}
+    for diversity in (0.0, 0.1):
+        params = stage_params("04_cyclic_cycle", mode="joint", lambda_original=1.0, diversity=diversity)
+        task = joint_task(open_setting(params), 1, load_dsr(start.dsr), load_edgeface(start.edgeface), {})
+        found[diversity] = {name: loss.item() for name, loss in task.losses(task.batch(next(task.sampler.draws(1)))).items()}
+    assert found[0.0]["identity"] == found[0.1]["identity"] and found[0.0]["original"] != found[0.1]["original"]
 
 
 # --- verdicts

@@ -144,7 +144,7 @@ def test_more_processes_than_faces():
     stepper = object.__new__(Stepper)
     stepper.accelerator, stepper.parts = SimpleNamespace(num_processes=4, process_index=3), 1
     with pytest.raises(ValueError, match=r"processes: expected at most 3, the faces of a step, got 4\. Raise batch_size"):
-        stepper.step(Draw(np.arange(3), torch.zeros(3, 11), 0.0, np.arange(3)))
+        stepper.step(Draw(np.arange(3), torch.zeros(3, 11), torch.zeros(3, 4), 0.0, np.arange(3)))
 
 
 def test_following_what_another_process_tells():

@@ -45,7 +45,8 @@ class Toy:
 
     def draws(self, epoch, first=0):
         self.epoch = epoch
-        return iter([Draw(np.full(4, step), torch.zeros(4, 11), 0.0, np.full(4, step)) for step in (1, 2, 3)][first:])
+        none = (torch.zeros(4, 11), torch.zeros(4, 4), 0.0)
+        return iter([Draw(np.full(4, step), *none, np.full(4, step)) for step in (1, 2, 3)][first:])
 
     def batch(self, draw):
         return float(draw.rows[0])

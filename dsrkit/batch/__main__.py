@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from dsrkit.batch.stages import stages_of, trained_by
+from dsrkit.batch.stages import stages_of, trained_by, with_runs_they_need
 from dsrkit.batch.summary import summary_table
 from dsrkit.params import STAGES
 from dsrkit.runs import ROOT, Run
@@ -107,7 +107,7 @@ def main() -> int:
     with ExitStack() as held:
         try:
             check(runs, "", options.comparison)
-            every = list(dict.fromkeys([*map(trained_by, runs), *runs]))  # those that others evaluate are trained first
+            every = with_runs_they_need(runs)
             check(every, options.until)
             folders = [*every, *([options.comparison] if len(runs) > 1 else [])]
             lock(folders if not options.dry_run else [], held)

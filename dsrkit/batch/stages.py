@@ -1,7 +1,13 @@
-"""Which stages a run has: all of them, or those of a run that only evaluates what another one trained (``of_run``)."""
+"""Which stages a run has, and what it reads of other runs.
+
+A run has all stages, or the last ones where it only evaluates what another one trained (``of_run``). A training may start from
+another run's networks or read its data set: parameters that name a file under ``outputs/<run>``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
@@ -10,14 +16,14 @@ from dsrkit.params import STAGES
 from dsrkit.runs import ROOT
 
 
-def _evaluation(run: str) -> dict[str, Any]:
-    file = ROOT / "params" / run / "05_evaluation.yaml"
+def _parameters(run: str, stage: str) -> dict[str, Any]:
+    file = ROOT / "params" / run / f"{stage}.yaml"
     return (yaml.safe_load(file.read_text()) or {}) if file.is_file() else {}
 
 
 def trained_by(run: str) -> str:
     """The run whose checkpoints ``run`` evaluates: ``of_run`` in its ``05_evaluation.yaml``, or itself."""
-    return _evaluation(run).get("of_run") or run
+    return _parameters(run, "05_evaluation").get("of_run") or run
 
 
 def stages_of(run: str) -> list[str]:
@@ -28,7 +34,7 @@ def stages_of(run: str) -> list[str]:
     if trained_by(run) == run:
         return list(STAGES)
     first, *_, last = STAGES
-    return [last] if _evaluation(run).get("dataset") else [first, last]
+    return [last] if _parameters(run, "05_evaluation").get("dataset") else [first, last]
 
 
 def read_by_evaluation(run: str) -> list[str]:
@@ -36,3 +42,40 @@ def read_by_evaluation(run: str) -> list[str]:
     of, own = trained_by(run), [f"outputs/{run}/dataset/manifest.csv"]
     files = [f"outputs/{of}/dsr_cycle1.pt", f"outputs/{of}/edgeface_cycle1.pt"]
     return [*files, *(own if of != run and "01_data_migration" in stages_of(run) else [])]
+
+
+def read_of_other_runs(run: str, stage: str) -> list[str]:
+    """Paths, from the repository's root, of the files of other runs that a stage's parameters name; of a data set its manifest.
+
+    Of files that no other run of ``params`` makes nothing is said: they are the user's.
+    """
+    named = [PurePosixPath(value) for value in _parameters(run, stage).values() if isinstance(value, str)]
+    others = [path for path in named if path.parts[:1] == ("outputs",) and len(path.parts) > 2 and path.parts[1] != run]
+    made = [path for path in others if (ROOT / "params" / path.parts[1]).is_dir()]
+    return [str(path / "manifest.csv" if path.name == "dataset" else path) for path in made]
+
+
+def with_runs_they_need(runs: Sequence[str]) -> list[str]:
+    """The runs, each after those that it starts from or evaluates. Raises ValueError where runs start from each other."""
+    ordered: dict[str, None] = {}
+
+    def add(run: str, on_the_way: tuple[str, ...]) -> None:
+        if run in on_the_way:
+            raise ValueError(
+                f"params: expected runs that start from earlier ones, got a circle: {' → '.join((*on_the_way, run))}. "
+                "Let one of them start from nothing."
+            )
+        for other in _needed(run):
+            add(other, (*on_the_way, run))
+        ordered[run] = None
+
+    for run in runs:
+        add(run, ())
+    return list(ordered)
+
+
+def _needed(run: str) -> Iterator[str]:
+    if (of := trained_by(run)) != run:
+        yield of
+    for stage in stages_of(run):
+        yield from (path.split("/")[1] for path in read_of_other_runs(run, stage))

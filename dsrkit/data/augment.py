@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 DRAWS = 13  # uniform numbers that one image's augmentation takes; the last two are for ``nobody.blend``
+LOOK_DRAWS = 4  # uniform numbers that one image takes for ``look_again``
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's and torchvision's grey
 
 
@@ -71,6 +72,16 @@ def move(
     matrix = torch.stack([cosine, -sine, -2 * across, sine, cosine, -2 * down], dim=1).view(-1, 2, 3)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def look_again(images: Float[Tensor, "n c h w"], share: float, uniform: Float[Tensor, "n 4"]) -> Float[Tensor, "n c h w"]:
+    """Each image turned, enlarged and shifted a little, so that its border moves by up to ``share`` of the width each time.
+
+    "Input diversity" (Xie et al. 2019, arXiv 1803.06978): what one network sees in an image from every side is seen by other
+    networks too; what it sees from one side only was made for it alone. ``uniform``: ``LOOK_DRAWS`` numbers in [0, 1) each.
+    """
+    angle, near, across, down = ((2 * uniform.to(images.device) - 1) * share).T
+    return move(images, torch.rad2deg(2 * angle), 1 + 2 * near, across, down)
 
 
 def _grey(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:

@@ -57,6 +57,7 @@ class DSRLosses(Relation):
     lambda_tv: Weight
     vgg_weights: str
     identity_target: Literal["stored", "augmented"]
+    diversity: Probability
     warp: Probability
     cutmix_probability: Probability
     blend_probability: Probability
@@ -139,6 +140,7 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses, Sizes):
     skip_dsr: bool
     skip_edgeface: bool
     control_epochs: Count
+    lambda_original: Weight
     accept_level: Annotated[float, Field(ge=0, lt=1)]
     dry_run: bool
     epochs: Positive
@@ -163,7 +165,7 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses, Sizes):
     @model_validator(mode="after")
     def _what_goes_with_the_mode(self) -> Self:
         of_alternate = ("skip_dsr", "skip_edgeface", "lora_rank", "lambda_direct")
-        without = of_alternate if self.mode == "joint" else ("control_epochs", "train_sizes")
+        without = of_alternate if self.mode == "joint" else ("control_epochs", "train_sizes", "lambda_original")
         if silent := [name for name in without if getattr(self, name)]:
             raise ValueError(
                 f"{', '.join(silent)}: expected 0, false or empty with mode {self.mode}, where it has no meaning, got "

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dsrkit.data.augment import DRAWS
+from dsrkit.data.augment import DRAWS, look_again
 from dsrkit.data.degrade import as_tensor, degrade
 from dsrkit.data.nobody import NOBODY_DRAWS
 from dsrkit.losses import PerceptualLoss, feature_match_loss, identity_loss, relation_loss, total_variation_loss
@@ -32,6 +32,7 @@ class DSRBatch:
     vlr: Float[Tensor, "n 3 h w"]
     hr: Float[Tensor, "n 3 112 112"]
     embeddings: Float[Tensor, "n 512"]  # of the HR faces, by the teacher
+    look: Float[Tensor, "n 4"]  # draws for ``augment.look_again``
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class PairedFaces:
         else:
             with torch.no_grad():
                 wanted = self.teacher(hr)
-        return DSRBatch(degrade(hr, size, setting.degradation, draw.uniform[:, DRAWS:-NOBODY_DRAWS]), hr, wanted)
+        vlr = degrade(hr, size, setting.degradation, draw.uniform[:, DRAWS:-NOBODY_DRAWS])
+        return DSRBatch(vlr, hr, wanted, draw.look)
 
     def _augmented(self, rows: Int[np.ndarray, " n"], uniform: Float[Tensor, "n draws"]) -> Float[Tensor, "n 3 112 112"]:
         return self.setting.augmentation(as_tensor(self.setting.train.hr[rows]).to(self.setting.device), uniform)
@@ -103,7 +105,7 @@ class DSRTask(OnTrainingFaces):
         if weights.lambda_l1:
             losses["l1"] = weights.lambda_l1 * F.l1_loss(sr, hr)
         if weights.lambda_identity or weights.lambda_relation or weights.lambda_feature_match:
-            stages, embedding = self.teacher.stages_and_embedding(sr)
+            stages, embedding = self.teacher.stages_and_embedding(self._seen(sr, batch))
         if weights.lambda_identity:
             losses["identity"] = weights.lambda_identity * identity_loss(embedding, batch.embeddings)
         if weights.lambda_relation:
@@ -111,13 +113,17 @@ class DSRTask(OnTrainingFaces):
             losses["relation"] = weights.lambda_relation * relation
         if weights.lambda_feature_match:
             with torch.no_grad():
-                wanted, _ = self.teacher.stages_and_embedding(hr)
+                wanted, _ = self.teacher.stages_and_embedding(self._seen(hr, batch))
             losses["feature_match"] = weights.lambda_feature_match * feature_match_loss(stages, wanted)
         if self.perceptual is not None:
             losses["perceptual"] = weights.lambda_perceptual * self.perceptual(sr, hr)
         if weights.lambda_tv:
             losses["tv"] = weights.lambda_tv * total_variation_loss(sr)
         return losses
+
+    def _seen(self, faces: Float[Tensor, "n 3 h w"], batch: DSRBatch) -> Float[Tensor, "n 3 h w"]:
+        """The faces as the teacher looks at them."""
+        return look_again(faces, self.weights.diversity, batch.look) if self.weights.diversity else faces
 
     def validate(self) -> dict[str, float]:
         return self.setting.validation.measure(self.dsr, self.teacher, self.sizes)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dsrkit.data.augment import look_again
 from dsrkit.data.degrade import upscale
 from dsrkit.losses import identity_loss, relation_loss
 from dsrkit.models.checkpoint import save_checkpoint
@@ -83,8 +84,12 @@ class JointTask(OnTrainingFaces):
         if params.lambda_relation:
             relation = relation_loss(restored, faces.embeddings, self.faces.embeddings, params.relation_temperature)
             losses["relation"] = params.lambda_relation * relation
-        if params.lambda_l1 and isinstance(self.dsr, DSR):
-            losses["l1"] = params.lambda_l1 * F.l1_loss(sr, faces.hr)
+        if isinstance(self.dsr, DSR):
+            if params.lambda_l1:
+                losses["l1"] = params.lambda_l1 * F.l1_loss(sr, faces.hr)
+            if params.lambda_original:
+                seen = look_again(sr, params.diversity, faces.look) if params.diversity else sr
+                losses["original"] = params.lambda_original * identity_loss(self.setting.original(seen), faces.embeddings)
         if self.head is not None:
             losses["margin"] = params.lambda_arcface * self.head(restored, batch.labels)
         if params.hr_fraction:

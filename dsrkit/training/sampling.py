@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dsrkit.data.augment import DRAWS
+from dsrkit.data.augment import DRAWS, LOOK_DRAWS
 from dsrkit.data.nobody import NOBODY_DRAWS
 from dsrkit.data.realistic import DEGRADE_DRAWS
 
@@ -22,10 +22,12 @@ from dsrkit.data.realistic import DEGRADE_DRAWS
 @dataclass(frozen=True)
 class Draw:
     """One step, or a share of it: row numbers, uniform draws in [0, 1) for each row's augmentation (``DRAWS``), then for its
-    degradation (``DEGRADE_DRAWS``), then for a face of nobody (``NOBODY_DRAWS``), and one for the step."""
+    degradation (``DEGRADE_DRAWS``), then for a face of nobody (``NOBODY_DRAWS``); of its own, those for how a recogniser
+    looks at the restored face (``LOOK_DRAWS``); and one for the step."""
 
     rows: Int[np.ndarray, " n"]
     uniform: Float[Tensor, "n draws"]
+    look: Float[Tensor, "n 4"]
     of_step: float
     partners: Int[np.ndarray, " n"]  # another face of the step for each, to make a face of nobody of both
     number: int = 0  # a share's faces are those at number, number + shares, … of the step's ``whole``
@@ -38,7 +40,8 @@ class Draw:
     def share(self, number: int, shares: int) -> Draw:
         """Every ``shares``-th face from ``number`` on."""
         mine = slice(number, None, shares)
-        return Draw(self.rows[mine], self.uniform[mine], self.of_step, self.partners[mine], number, shares, len(self))
+        faces = (self.rows[mine], self.uniform[mine], self.look[mine])
+        return Draw(*faces, self.of_step, self.partners[mine], number, shares, len(self))
 
     def first(self, fraction: float) -> tuple[int, float]:
         """How many of these faces are among the first ``fraction`` of the whole step's, and what a mean over them counts for.
@@ -89,6 +92,7 @@ class Sampler:
                 augmenting = generator.random((len(rows), DRAWS), dtype=np.float32)
                 of_step = generator.random()
                 degrading = generator.random((len(rows), DEGRADE_DRAWS), dtype=np.float32)
-                mixing = generator.random((len(rows), NOBODY_DRAWS), dtype=np.float32)  # last: what came first stays as it was
+                mixing = generator.random((len(rows), NOBODY_DRAWS), dtype=np.float32)
+                look = torch.from_numpy(generator.random((len(rows), LOOK_DRAWS), dtype=np.float32))  # last: the rest stays
                 uniform = torch.from_numpy(np.concatenate([augmenting, degrading, mixing], axis=1))
-                yield Draw(rows, uniform, of_step, np.roll(rows, 1))
+                yield Draw(rows, uniform, look, of_step, np.roll(rows, 1))
