@@ -166,11 +166,12 @@ def test_a_run_that_evaluates_another_s_checkpoints(params, monkeypatch):
 def test_a_training_that_starts_from_another_run_comes_after_it(params, monkeypatch):
     """Files under another run's outputs are named by parameters; the user's own files, and the run's own, ask for nothing."""
     monkeypatch.setattr("dsrkit.batch.stages.ROOT", params.parent)
-    cycle = params / "two" / "04_cyclic_cycle.yaml"
-    cycle.write_text(
-        "run: two\ndsr: outputs/one/dsr_cycle1.pt\nfinetuned_edgeface: outputs/two/edgeface.pt\ndataset: outputs/one/dataset\n"
-    )
-    assert read_of_other_runs("two", "04_cyclic_cycle") == ["outputs/one/dsr_cycle1.pt", "outputs/one/dataset/manifest.csv"]
+    of_one = {name: f"outputs/one/{name}" for name in ("dsr_cycle1.pt", "edgeface_direct.pt", "dataset")}
+    named = {"dsr": of_one["dsr_cycle1.pt"], "finetuned_edgeface": "outputs/two/edgeface.pt"}
+    named |= {"initial_control": of_one["edgeface_direct.pt"], "dataset": of_one["dataset"]}
+    (params / "two" / "04_cyclic_cycle.yaml").write_text(yaml.safe_dump(named, sort_keys=False))
+    expected = ["dsr_cycle1.pt", "edgeface_cycle1.pt", "dataset/manifest.csv"]  # the control comes with its stage's networks
+    assert read_of_other_runs("two", "04_cyclic_cycle") == [f"outputs/one/{name}" for name in expected]
     assert read_of_other_runs("two", "02_dsr_training") == [] and with_runs_they_need(["two"]) == ["one", "two"]
     (params / "two" / "02_dsr_training.yaml").write_text(
         "initial_dsr: outputs/of a friend/dsr.pt\nvgg_weights: /data/outputs/one/vgg.pth\n"

@@ -130,6 +130,15 @@ def upload(page, file: Path) -> None:
     asked.value.set_files(file)
 
 
+def wait_for_text(page, text: str) -> None:
+    """Until it is seen; if it is not, say what is."""
+    try:
+        page.get_by_text(text).first.wait_for()
+    except Exception as error:
+        choices = [choice.input_value() for choice in page.locator(".widget-dropdown select").all()]
+        pytest.fail(f"expected {text!r} ({error}), got {choices} and {page.locator('body').inner_text()[:2000]}")
+
+
 def wait_for_other(page, before, seen) -> None:
     """Until ``seen(page)`` is no longer ``before``."""
     end = time.monotonic() + PATIENCE / 1000
@@ -160,10 +169,9 @@ def use(page, root: Path, shots: Path) -> None:
     page.get_by_role("button", name="next ›").first.click()
     wait_for_other(page, faces, pictures)
 
-    page.wait_for_timeout(1000)  # the last of the kernel's answers may come after the picture
     faces = pictures(page)
-    choose(page, "VLR size", "14x16")
-    page.get_by_text("VLR 14×16").first.wait_for()
+    choose(page, "VLR size", "14x16")  # at once: the desk may still be answering
+    wait_for_text(page, "VLR 14×16")
     wait_for_other(page, faces, pictures)
 
     faces, before = pictures(page), numbers(page)

@@ -9,7 +9,7 @@ from conftest import same_weights, weights_of
 
 from dsrkit.losses import identity_loss
 from dsrkit.models import load_dsr, load_edgeface
-from dsrkit.models.checkpoint import copy_checkpoint, save_checkpoint
+from dsrkit.models.checkpoint import copy_checkpoint, load_checkpoint, save_checkpoint
 from dsrkit.recognition import restore
 from dsrkit.runs import Run
 from dsrkit.training import cycle, open_setting, run_cycles
@@ -90,6 +90,24 @@ def test_joint_cycles_and_their_controls_go_on_at_their_own_rates(start, stage_p
     original = load_edgeface(params.edgeface).state_dict()
     assert same_weights(starts[0][3], original) and not same_weights(starts[1][3], original)  # goes on from what the first left
     assert [step.step for step in done] == ["control, cycle 2", "joint", "joint"] and done[0].accepted
+
+
+def test_a_control_goes_on_from_another_run_s(start, stage_params):
+    """As the joint step may go on from another run's networks; its file is read, never replaced."""
+    first = open_setting(stage_params("04_cyclic_cycle", mode="joint", control_epochs=1))
+    run_cycles(first)
+    earlier = first.run.edgeface_direct.rename(start.folder / "earlier.pt")
+    before = earlier.read_bytes()
+    again = stage_params("04_cyclic_cycle", mode="joint", control_epochs=1, initial_control=str(earlier), backbone_lr=1e-12)
+    control, _ = run_cycles(open_setting(again))
+    assert same_weights(weights_of(start.edgeface_direct), weights_of(earlier)) and earlier.read_bytes() == before
+    assert control.gain["value"] == pytest.approx(0, abs=1e-9)  # against what it started from
+    assert "control" in load_checkpoint(start.edgeface_direct, "edgeface")["provenance"]["inputs"]
+    itself = stage_params("04_cyclic_cycle", mode="joint", control_epochs=1, initial_control=str(start.edgeface_direct))
+    with pytest.raises(
+        ValueError, match=r"edgeface_direct\.pt: expected an input that stays, got a file that this stage replaces"
+    ):
+        run_cycles(open_setting(itself))
 
 
 @pytest.mark.parametrize("mode", ["joint", "alternate"])

@@ -243,7 +243,12 @@ def test_parameters_that_do_not_go_together(values):
         STAGES["04_cyclic_cycle"].check(cycle)
     assert STAGES["04_cyclic_cycle"].check(cycle | {"mode": "alternate"}).lambda_arcface == 0.1
     of_joint = ({"skip_dsr": True}, {"lora_rank": 4})
-    of_alternate = ({"control_epochs": 3}, {"train_sizes": ["16x16"]}, {"lambda_original": 0.5})
+    of_alternate = (
+        {"control_epochs": 3},
+        {"initial_control": "edgeface.pt"},
+        {"train_sizes": ["16x16"]},
+        {"lambda_original": 0.5},
+    )
     for mode, silent in [("joint", one) for one in of_joint] + [("alternate", one) for one in of_alternate]:
         expected = rf"{next(iter(silent))}: expected 0, false or empty with mode {mode}, where it has no"
         with pytest.raises(ParameterError, match=expected):

@@ -15,6 +15,9 @@ import yaml
 from dsrkit.params import STAGES
 from dsrkit.runs import ROOT
 
+# what Snakemake is asked for in place of what a parameter names: its rules know one file of each stage, or two
+_OF_ITS_STAGE = {"dataset": "dataset/manifest.csv", "edgeface_direct.pt": "edgeface_cycle1.pt"}
+
 
 def _parameters(run: str, stage: str) -> dict[str, Any]:
     file = ROOT / "params" / run / f"{stage}.yaml"
@@ -45,14 +48,14 @@ def read_by_evaluation(run: str) -> list[str]:
 
 
 def read_of_other_runs(run: str, stage: str) -> list[str]:
-    """Paths, from the repository's root, of the files of other runs that a stage's parameters name; of a data set its manifest.
+    """Paths, from the repository's root, of other runs' files that a stage's parameters name, or of what comes with them.
 
     Of files that no other run of ``params`` makes nothing is said: they are the user's.
     """
     named = [PurePosixPath(value) for value in _parameters(run, stage).values() if isinstance(value, str)]
     others = [path for path in named if path.parts[:1] == ("outputs",) and len(path.parts) > 2 and path.parts[1] != run]
     made = [path for path in others if (ROOT / "params" / path.parts[1]).is_dir()]
-    return [str(path / "manifest.csv" if path.name == "dataset" else path) for path in made]
+    return [str(path.parent / _OF_ITS_STAGE.get(path.name, path.name)) for path in made]
 
 
 def with_runs_they_need(runs: Sequence[str]) -> list[str]:

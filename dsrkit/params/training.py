@@ -140,6 +140,7 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses, Sizes):
     skip_dsr: bool
     skip_edgeface: bool
     control_epochs: Count
+    initial_control: str
     lambda_original: Weight
     accept_level: Annotated[float, Field(ge=0, lt=1)]
     dry_run: bool
@@ -165,7 +166,9 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses, Sizes):
     @model_validator(mode="after")
     def _what_goes_with_the_mode(self) -> Self:
         of_alternate = ("skip_dsr", "skip_edgeface", "lora_rank", "lambda_direct")
-        without = of_alternate if self.mode == "joint" else ("control_epochs", "train_sizes", "lambda_original")
+        without = (
+            of_alternate if self.mode == "joint" else ("control_epochs", "initial_control", "train_sizes", "lambda_original")
+        )
         if silent := [name for name in without if getattr(self, name)]:
             raise ValueError(
                 f"{', '.join(silent)}: expected 0, false or empty with mode {self.mode}, where it has no meaning, got "

@@ -119,9 +119,11 @@ def run_cycles(setting: Setting, on_epoch: OnStep = lambda title, history: None)
         margin_head(setting, imprinted=False)
     surplus = run.cycles(params.cycles + 1)  # no cycle of an earlier training may be taken for one of this
     replaced = [file for files in (*map(run.cycle, range(1, params.cycles + 1)), *surplus) for file in files]
+    inputs = {"dsr": files[0], "edgeface": files[1]}
     if params.control_epochs:
         replaced.append(run.edgeface_direct)
-    progress = setting.progress("04_cyclic_cycle", setting.origin(dsr=files[0], edgeface=files[1]), replaced, files)
+        inputs["control"] = control_start(setting)
+    progress = setting.progress("04_cyclic_cycle", setting.origin(**inputs), replaced, list(inputs.values()))
     cycles = Cycles(setting, files, progress, on_epoch, [])
     if params.control_epochs:
         _control(cycles)
@@ -144,6 +146,15 @@ def first_files(setting: Setting) -> Files:
             else resolve("", setting.run.edgeface, what)
         ),
     )
+
+
+def control_start(setting: Setting) -> Path:
+    """The EdgeFace that the first control starts from. Raises FileNotFoundError."""
+    params = setting.params
+    assert isinstance(params, CyclicCycle)
+    if params.initial_control:
+        return edgeface_file(params.initial_control, "EdgeFace of the control (initial_control)")
+    return setting.inputs["original_edgeface"]
 
 
 def of_finetune(setting: Setting) -> Setting:
@@ -172,10 +183,10 @@ def dsr_task(setting: Setting, number: int, dsr: DSR, teacher: EdgeFace, origin:
 
 
 def control_task(setting: Setting, number: int, origin: dict[str, Any]) -> JointTask:
-    """EdgeFace alone, on bicubic faces: the original in cycle 1, then what the cycle before left."""
+    """EdgeFace alone, on bicubic faces: from ``initial_control`` or the original in cycle 1, then what the cycle before left."""
     params = setting.params
     assert isinstance(params, CyclicCycle)
-    start = setting.inputs["original_edgeface"] if number == 1 else setting.run.edgeface_direct
+    start = control_start(setting) if number == 1 else setting.run.edgeface_direct
     edgeface, paths = load_edgeface(start, setting.device), (None, setting.run.edgeface_direct)
     return JointTask(setting, params.of_joint(number), Bicubic(), edgeface, paths, origin)
 
@@ -191,14 +202,13 @@ def _joint(cycles: Cycles, number: int, files: Files) -> None:
 
 def _control(cycles: Cycles) -> None:
     """EdgeFace trained the same way on bicubic faces, into ``edgeface_direct.pt``: what is gained without a DSR."""
-    setting, params = cycles.setting, cycles.params
+    setting, params, start = cycles.setting, cycles.params, control_start(cycles.setting)
     schedule = setting.schedule(epochs=params.control_epochs, warmup_epochs=params.warmup_epochs)
     for number in range(1, params.cycles + 1):
-        title, task = control_title(number), control_task(setting, number, setting.origin())
+        title, task = control_title(number), control_task(setting, number, setting.origin(control=start))
         done = fit(task, schedule, partial(cycles.on_epoch, title), cycles.watch(), title, cycles.progress)
-    trained = load_edgeface(setting.run.edgeface_direct, setting.device)
-    networks, level = ((None, setting.original), (None, trained)), params.accept_level or 0.95
-    gain = setting.validation.gain(*networks, params.select_by, level, params.sizes)
+    before, after = ((None, load_edgeface(file, setting.device)) for file in (start, setting.run.edgeface_direct))
+    gain = setting.validation.gain(before, after, params.select_by, params.accept_level or 0.95, params.sizes)
     cycles.steps.append(Step(0, title, done, gain, gain["value"] > 0))
 
 
