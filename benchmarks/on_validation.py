@@ -48,14 +48,26 @@ def line(name: str, found: dict, start: dict | None, ended: str, seconds: float)
 
 
 def markdown(rows: list[dict]) -> str:
-    lines = ["| recipe | AUC | gain in AUC | TAR@1% | gain | d′ | effective rank | HR cosine kept | seconds |", "|" + "---|" * 9]
+    of_judge = ["judge's AUC", "gain"] if any("judge" in row for row in rows) else []
+    heads = ["recipe", "AUC", "gain in AUC", "TAR@1%", "gain", *of_judge, "d′", "effective rank", "HR cosine kept", "seconds"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for row in rows:
-        gains = ["–", "–"]
-        if "gain" in row:
-            parts = [row["gain"][measure] for measure in ("auc", "tar_at_far_0.01")]
-            gains = [f"{100 * part['value']:+.2f} [{100 * part['low']:+.2f}, {100 * part['high']:+.2f}]" for part in parts]
-        lines.append(
-            f"| {row['recipe']} | {100 * row['auc']:.2f} | {gains[0]} | {100 * row['tar_at_far_0.01']:.1f} | {gains[1]} | "
-            f"{row['d_prime']:.2f} | {row['effective_rank']:.0f} | {row['hr_similarity']:.3f} | {row['seconds']} |"
-        )
+        judge = row.get("judge", {"auc": np.nan})
+        cells = [row["recipe"]]
+        cells += [
+            f"{100 * row['auc']:.2f}",
+            _gain(row, "auc"),
+            f"{100 * row['tar_at_far_0.01']:.1f}",
+            _gain(row, "tar_at_far_0.01"),
+        ]
+        cells += [f"{100 * judge['auc']:.2f}", _gain(judge, "auc")] if of_judge else []
+        cells += [f"{row['d_prime']:.2f}", f"{row['effective_rank']:.0f}", f"{row['hr_similarity']:.3f}", f"{row['seconds']}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _gain(row: dict, measure: str) -> str:
+    if "gain" not in row:
+        return "–"
+    part = row["gain"][measure]
+    return f"{100 * part['value']:+.2f} [{100 * part['low']:+.2f}, {100 * part['high']:+.2f}]"

@@ -7,6 +7,8 @@ EdgeFace as it is; the others start from the run's ``dsr.pt`` and the original E
 *processor time of one thread*: its number of steps is set by timing a few of them. ``--steps`` gives all the same number
 instead, for variants that cost alike or where other programs make the timing doubtful. The table says how each verifies pairs of
 validation faces, with the paired bootstrap interval (over subjects) of the gain over the first of its kind.
+``--own`` asks what more training would bring: each variant goes on from the networks that the run's parameters name, with these
+parameters under its own changes, and the gain is that over these networks. ``--judge`` adds a recogniser that takes no part.
 ``outputs/<run>-search/search.json`` keeps the numbers; a variant that is run again replaces its row.
 """
 
@@ -25,11 +27,12 @@ import torch
 from on_validation import judged, line, markdown
 
 from dsrkit.models import load_dsr, load_edgeface
+from dsrkit.models.edgeface import edgeface_file
 from dsrkit.params import CyclicCycle, DSRTraining
 from dsrkit.recognition import restore
 from dsrkit.runs import ROOT, Run, resolve
 from dsrkit.training import open_setting
-from dsrkit.training.cycle import control_task, joint_task
+from dsrkit.training.cycle import control_start, control_task, first_files, joint_task
 from dsrkit.training.dsr import train_dsr
 from dsrkit.training.loop import fit
 from dsrkit.training.setting import Setting
@@ -37,7 +40,14 @@ from dsrkit.training.setting import Setting
 EPOCHS = 4  # of each variant: so often it is validated, and the best is kept
 MOVED = {"rotation_probability": 1.0, "rotation_degrees": 8.0, "zoom": 0.08, "shift": 0.035, "identity_target": "augmented"}
 NOBODY = {"warp": 0.027, "cutmix_probability": 0.4, "blend_probability": 0.4}
-PLAIN = dict.fromkeys((*MOVED, *NOBODY, "lambda_relation"), 0.0) | {"identity_target": "stored", "train_sizes": []}
+PLAIN: dict[str, Any] = dict.fromkeys((*MOVED, *NOBODY, "lambda_relation", "diversity"), 0.0) | {
+    "identity_target": "stored",
+    "train_sizes": [],
+}
+PLAIN_OF: dict[type, dict[str, Any]] = {
+    DSRTraining: {"initial_dsr": ""},
+    CyclicCycle: {"lambda_original": 0.0, "initial_control": ""},
+}
 DSR_VARIANTS: dict[str, dict[str, Any]] = {
     "DSR: L1 + identity": {},
     "DSR: L1 alone": {"lambda_identity": 0.0},
@@ -56,6 +66,7 @@ DSR_VARIANTS: dict[str, dict[str, Any]] = {
     "DSR: the same + blends .3": MOVED | {"blend_probability": 0.3},
     "DSR: faces of nobody": MOVED | NOBODY,
     "DSR: averaged weights": {"ema_decay": 0.998},
+    "DSR: seen from all sides": {"diversity": 0.04},
     "DSR: three sizes": {"train_sizes": ["16x16", "24x24", "32x32"]},
 }
 JOINT_VARIANTS: dict[str, dict[str, Any]] = {
@@ -68,6 +79,14 @@ JOINT_VARIANTS: dict[str, dict[str, Any]] = {
     "joint: the same + blends .3": MOVED | {"blend_probability": 0.3},
     "joint: the same + warps": MOVED | {"blend_probability": 0.3, "warp": 0.027},
     "joint: faces of nobody": MOVED | NOBODY,
+    "joint: + the untouched recogniser .5": {"lambda_original": 0.5},
+    "joint: + the untouched recogniser .5, from all sides": {"lambda_original": 0.5, "diversity": 0.04},
+    "joint: stronger mixtures": {
+        "cutmix_probability": 0.9,
+        "blend_probability": 0.8,
+        "warp": 0.04,
+        "identity_target": "augmented",
+    },
     "joint: moved + 0.1 ArcFace": MOVED | {"lambda_arcface": 0.1},
     "joint: moved + 0.1 ArcFace, half of HR faces": MOVED | {"lambda_arcface": 0.1, "hr_fraction": 0.5},
     "control: moved + 0.1 ArcFace": MOVED | {"lambda_arcface": 0.1},
@@ -76,18 +95,27 @@ KINDS = ((DSR_VARIANTS, DSRTraining, "02_dsr_training"), (JOINT_VARIANTS, Cyclic
 Trained = tuple[Path | None, Path]  # a DSR (None: bicubic) and the recogniser of its faces
 
 
-def train_variant(setting: Setting, name: str) -> Trained:
+def start_of(setting: Setting, name: str, own: bool) -> Trained:
+    """The networks that a variant goes on from; those of a DSR that starts untrained are bicubic faces and the original."""
+    params, original = setting.params, setting.inputs["original_edgeface"]
+    if isinstance(params, DSRTraining):
+        return resolve(params.initial_dsr, Path(), "DSR to continue from (initial_dsr)") if params.initial_dsr else None, original
+    if name.startswith("control"):
+        return None, control_start(setting)
+    dsr, edgeface = first_files(setting)
+    return dsr, edgeface if own else original
+
+
+def train_variant(setting: Setting, name: str, start: Trained) -> Trained:
     """Train one variant as its setting says; the best epoch's files."""
-    run, params, original = setting.run, setting.params, setting.inputs["original_edgeface"]
+    run, params, (dsr, edgeface) = setting.run, setting.params, start
     if isinstance(params, DSRTraining):
         train_dsr(setting)
-        return run.dsr, original
+        return run.dsr, edgeface
     assert isinstance(params, CyclicCycle)
-    alone = name.startswith("control")
-    start = (load_dsr(params.dsr), load_edgeface(original))
-    task = control_task(setting, 1, {}) if alone else joint_task(setting, 1, *start, {})
+    task = joint_task(setting, 1, load_dsr(dsr), load_edgeface(edgeface), {}) if dsr else control_task(setting, 1, {})
     fit(task, setting.schedule(epochs=params.epochs))
-    return (None, run.edgeface_direct) if alone else run.cycle(1)
+    return run.cycle(1) if dsr else (None, run.edgeface_direct)
 
 
 def steps_in(minutes: float, train: Callable[[int], Any]) -> int:
@@ -100,12 +128,13 @@ def steps_in(minutes: float, train: Callable[[int], Any]) -> int:
     return max(EPOCHS, int(60 * minutes / (seconds[1] - seconds[0]) * 16))
 
 
-def variant_of(setting: Setting, changes: dict[str, Any]) -> Setting:
-    """The setting with a variant's changes on plain parameters. Raises ParameterError for what cannot be together."""
+def variant_of(setting: Setting, changes: dict[str, Any], own: bool) -> Setting:
+    """The setting with a variant's changes on plain parameters, or its own. Raises ParameterError for what cannot be together."""
     alike = {"resume": "never", "select_by": "auc", "warmup_epochs": 0, "epochs": EPOCHS, "batch_size": 16}
     if isinstance(setting.params, CyclicCycle):
         alike |= {"mode": "joint", "lambda_arcface": 0.0}
-    params = setting.params.model_dump() | alike | PLAIN | changes
+    plain = {} if own else PLAIN | PLAIN_OF[type(setting.params)]
+    params = setting.params.model_dump() | alike | plain | changes
     return replace(setting, params=type(setting.params).check(params))
 
 
@@ -118,21 +147,45 @@ def open_stage(kind: type[DSRTraining] | type[CyclicCycle], stage: str, run: str
     return replace(open_setting(params.model_copy(update=read)), run=Run(f"{run}-search"))
 
 
-def measured(setting: Setting, name: str, first: str, changes: dict[str, Any], minutes: float, steps: int = 0) -> dict[str, Any]:
-    """Train one variant for ``minutes`` (or ``steps``); judge it beside the ``first`` of its kind, whose scores are kept."""
-    tried = variant_of(setting, changes)
-    steps = steps or steps_in(minutes, lambda steps: train_variant(tried.with_params(epochs=1, steps_per_epoch=steps), name))
+def seen_by(setting: Setting, trained: Trained, judge: str) -> dict[str, dict[str, Any]]:
+    """How the recogniser trained with the faces verifies them, and how the judge does."""
+    dsr, edgeface = trained
+    restored = restore(setting.validation.faces.vlr, load_dsr(dsr) if dsr else None)
+    files = {"own": edgeface} | ({"judge": edgeface_file(judge, "EdgeFace that took no part (--judge)")} if judge else {})
+    return {who: judged(setting, load_edgeface(file), restored) for who, file in files.items()}
+
+
+def measured(setting: Setting, name: str, first: str, changes: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Train one variant; judge it beside what it started from, or the ``first`` of its kind, whose scores are kept."""
+    tried = variant_of(setting, changes, options.own)
+    start = start_of(tried, name, options.own)
+
+    def train(steps: int) -> Trained:
+        return train_variant(tried.with_params(epochs=1, steps_per_epoch=steps), name, start)
+
+    steps = options.steps or steps_in(options.minutes, train)
     tried = tried.with_params(steps_per_epoch=steps // EPOCHS)
     started = time.process_time()
-    dsr, edgeface = train_variant(tried, name)
+    trained = train_variant(tried, name, start)
     seconds = time.process_time() - started
-    restored = restore(setting.validation.faces.vlr, load_dsr(dsr) if dsr else None)
-    found = judged(setting, load_edgeface(edgeface), restored)
-    kept = setting.run.folder / f"{first.split(':')[0]}.npz"
-    if name == first:
-        np.savez(kept, scores=found["scores"], same=found["same"], correct=found["correct"])
-    start = dict(np.load(kept)) if name != first and kept.exists() else None
-    return line(name, found, start, "", seconds) | {"faces": steps // EPOCHS * EPOCHS * tried.params.batch_size}
+    found = seen_by(setting, trained, options.judge)
+    before = seen_by(setting, start, options.judge) if options.own else kept_of(setting, name, first, found)
+    row = line(name, found["own"], before.get("own"), "", seconds)
+    if options.judge:
+        row["judge"] = line(name, found["judge"], before.get("judge"), "", seconds)
+    return row | {"faces": steps // EPOCHS * EPOCHS * tried.params.batch_size}
+
+
+def kept_of(setting: Setting, name: str, first: str, found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The scores of the ``first`` of a kind, for those after it; nothing for itself, whose ``found`` is kept."""
+    before = {}
+    for who, one in found.items():
+        kept = setting.run.folder / f"{first.split(':')[0]}-{who}.npz"
+        if name == first:
+            np.savez(kept, scores=one["scores"], same=one["same"], correct=one["correct"])
+        elif kept.exists():
+            before[who] = dict(np.load(kept))
+    return before
 
 
 def main() -> None:
@@ -140,6 +193,8 @@ def main() -> None:
     parser.add_argument("run", help="a run with a data set and, for the joint variants, a dsr.pt")
     parser.add_argument("--minutes", type=float, default=8, help="processor time of each variant")
     parser.add_argument("--steps", type=int, default=0, help="of each variant, instead of minutes")
+    parser.add_argument("--own", action="store_true", help="go on from the run's networks, with its own parameters")
+    parser.add_argument("--judge", default="", help="an EdgeFace file that takes no part")
     parser.add_argument("--only", default="", help="variants whose name holds this text; several with | between")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -151,7 +206,7 @@ def main() -> None:
         setting = open_stage(kind, stage, options.run) if wanted else None
         for name, changes in wanted.items():
             assert setting is not None
-            row = measured(setting, name, first, changes, options.minutes, options.steps)
+            row = measured(setting, name, first, changes, options)
             rows = [other for other in rows if other["recipe"] != name] + [row]
             print(markdown([row]).splitlines()[-1], flush=True)
             path.write_text(json.dumps(rows, indent=1))
