@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from dataclasses import replace
 
@@ -28,7 +29,7 @@ from dsrkit.evaluation.systems import (
     open_systems,
 )
 from dsrkit.evaluation.threshold import threshold_for_gallery
-from dsrkit.evaluation.trial import PROTOCOLS, evaluate, frozen_threshold, open_trial
+from dsrkit.evaluation.trial import PROTOCOLS, evaluate, frozen_threshold, open_trial, threshold_sentence
 from dsrkit.models.checkpoint import keep_previous, save_checkpoint
 from dsrkit.models.dsr import DSR, DSRConfig, dsr_content, load_dsr
 from dsrkit.models.edgeface import load_edgeface
@@ -170,6 +171,18 @@ def test_threshold_comes_from_validation_subjects_and_stays(evaluated, params, r
     assert outcomes[0].identified["threshold_interval"] == pytest.approx(reached.interval, abs=1e-6)
     fixed = open_trial(run, params.model_copy(update={"threshold_fpir": 0.0, "threshold": 0.42}))
     assert frozen_threshold(fixed, known, known).value == 0.42
+    assert threshold_sentence(fixed, outcomes[0]) == "Threshold of identification 0.42, as given."
+
+
+def test_the_page_says_what_the_threshold_rests_on(evaluated):
+    trial, _, (outcome, *_) = evaluated
+    labels = trial.validation.labels
+    impostors = sum(one != other for one, other in itertools.combinations(labels, 2))
+    above = (1 - 0.9 ** (1 / 8)) * impostors
+    stated = "Threshold of identification for 10 % of strangers named in a gallery of 8 images: "
+    assert threshold_sentence(trial, outcome) == f"{stated}{int(above)} validation comparisons of strangers lie above it."
+    few = replace(outcome, identified=outcome.identified | {"threshold_carried": 0.4})
+    assert threshold_sentence(trial, few).startswith(f"{stated}not one validation comparison of strangers may lie above it (0.4)")
 
 
 def test_faces_that_choose_the_threshold_are_not_judged_by_it(run, params):

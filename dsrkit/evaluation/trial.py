@@ -183,13 +183,28 @@ def frozen_threshold(trial: Trial, left: Float[np.ndarray, "v d"], right: Float[
     )
 
 
+def threshold_sentence(trial: Trial, outcome: Outcome) -> str:
+    """What an outcome's threshold of identification rests on."""
+    params, carried = trial.params, outcome.identified["threshold_carried"]
+    if not params.threshold_fpir:
+        return f"Threshold of identification {params.threshold:g}, as given."
+    stated = f"Threshold of identification for {100 * params.threshold_fpir:g} % of strangers named"
+    stated += f" in a gallery of {len(trial.gallery):,} images"
+    if carried < 1:
+        return (
+            f"{stated}: not one validation comparison of strangers may lie above it ({carried:.2g}), so it rests on the highest. "
+            "More validation faces, or a higher threshold_fpir, would settle it."
+        )
+    return f"{stated}: {int(carried):,} validation comparisons of strangers lie above it."
+
+
 def _judged(trial: Trial, protocol: str, probes: Int[np.ndarray, " q"], left: Seen, right: Seen) -> Judged:
     """Verification, identification and all pairs; gallery and left faces from ``left``, the others from ``right``."""
     labels = trial.faces.labels
     threshold = frozen_threshold(trial, left.validation, right.validation)
     gallery = left.faces[trial.gallery], labels[trial.gallery]
     identified = identification(right.faces[probes], labels[probes], *gallery, threshold.value)
-    identified["threshold_interval"] = threshold.interval
+    identified |= {"threshold_interval": threshold.interval, "threshold_carried": threshold.carried}
     if protocol.startswith(f"{NATIVE}-"):
         return None, identified, None
     verified = verification(*_two_sided(left.faces, right.faces, trial.pairs), trial.same, trial.folds)
