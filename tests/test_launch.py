@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -127,9 +128,10 @@ def test_processes_started_from_a_notebook(root, stage_params, dsr_path, edgefac
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     files = {"dsr": str(dsr_path), "finetuned_edgeface": str(edgeface_path)}
     changes = EXACT | files | {"mode": "alternate", "accept_level": 0.0, "select_by": "auc"}
-    told = []
+    told, handler = [], signal.getsignal(signal.SIGTERM)
     spawned = open_setting(stage_params("04_cyclic_cycle", run="spawned", processes=2, **changes))
     (two,) = run_cycles(spawned, on_epoch=lambda title, history: told.append((title, history)))
+    assert signal.getsignal(signal.SIGTERM) is handler  # the launcher's own is gone
     assert [(title, len(seen)) for title, seen in told] == [("cycle 1, DSR", 1), ("cycle 1, DSR", 2)]
     assert told[-1][1] == two.fit.history
     (one,) = run_cycles(open_setting(stage_params("04_cyclic_cycle", run="alone", **changes)))

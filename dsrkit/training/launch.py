@@ -10,10 +10,12 @@ import functools
 import importlib
 import json
 import os
+import signal
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -63,8 +65,22 @@ def _launch(train: Callable, setting: Setting, told: Path) -> Any:
         min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
         rdzv_endpoint="localhost:0", max_restarts=0, start_method="spawn",
     )  # fmt: skip
-    answers = elastic_launch(config, _worker)(train.__module__, train.__name__, setting.params, told)
+    with _handlers_kept():
+        answers = elastic_launch(config, _worker)(train.__module__, train.__name__, setting.params, told)
     return answers[0]
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """The launcher puts handlers of its own in place and leaves them there: a later interrupt of the kernel, or its end, would
+    come as an error of the launcher."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # elsewhere neither the launcher nor anyone can set one
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _worker(module: str, name: str, params: Any, told: Path) -> Any:
