@@ -179,10 +179,12 @@ def test_the_page_says_what_the_threshold_rests_on(evaluated):
     labels = trial.validation.labels
     impostors = sum(one != other for one, other in itertools.combinations(labels, 2))
     above = (1 - 0.9 ** (1 / 8)) * impostors
-    stated = "Threshold of identification for 10 % of strangers named in a gallery of 8 images: "
-    assert threshold_sentence(trial, outcome) == f"{stated}{int(above)} validation comparisons of strangers lie above it."
+    stated = "Threshold of identification for 10 % of strangers named in a gallery of 8 images"
+    assert threshold_sentence(trial, outcome) == f"{stated}; validation comparisons of strangers above it: {int(above)}."
     few = replace(outcome, identified=outcome.identified | {"threshold_carried": 0.4})
-    assert threshold_sentence(trial, few).startswith(f"{stated}not one validation comparison of strangers may lie above it (0.4)")
+    assert threshold_sentence(trial, few).startswith(
+        f"{stated}: not one validation comparison of strangers may lie above it (0.4)"
+    )
 
 
 def test_faces_that_choose_the_threshold_are_not_judged_by_it(run, params):

@@ -195,7 +195,7 @@ def threshold_sentence(trial: Trial, outcome: Outcome) -> str:
             f"{stated}: not one validation comparison of strangers may lie above it ({carried:.2g}), so it rests on the highest. "
             "More validation faces, or a higher threshold_fpir, would settle it."
         )
-    return f"{stated}: {int(carried):,} validation comparisons of strangers lie above it."
+    return f"{stated}; validation comparisons of strangers above it: {int(carried):,}."
 
 
 def _judged(trial: Trial, protocol: str, probes: Int[np.ndarray, " q"], left: Seen, right: Seen) -> Judged:
