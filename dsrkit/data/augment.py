@@ -79,7 +79,10 @@ def look_again(images: Float[Tensor, "n c h w"], share: float, uniform: Float[Te
 
     "Input diversity" (Xie et al. 2019, arXiv 1803.06978): what one network sees in an image from every side is seen by other
     networks too; what it sees from one side only was made for it alone. ``uniform``: ``LOOK_DRAWS`` numbers in [0, 1) each.
+    A ``share`` of 0 gives the images themselves.
     """
+    if not share:
+        return images
     angle, near, across, down = ((2 * uniform.to(images.device) - 1) * share).T
     return move(images, torch.rad2deg(2 * angle), 1 + 2 * near, across, down)
 

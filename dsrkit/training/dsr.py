@@ -105,7 +105,7 @@ class DSRTask(OnTrainingFaces):
         if weights.lambda_l1:
             losses["l1"] = weights.lambda_l1 * F.l1_loss(sr, hr)
         if weights.lambda_identity or weights.lambda_relation or weights.lambda_feature_match:
-            stages, embedding = self.teacher.stages_and_embedding(self._seen(sr, batch))
+            stages, embedding = self.teacher.stages_and_embedding(look_again(sr, weights.diversity, batch.look))
         if weights.lambda_identity:
             losses["identity"] = weights.lambda_identity * identity_loss(embedding, batch.embeddings)
         if weights.lambda_relation:
@@ -113,17 +113,13 @@ class DSRTask(OnTrainingFaces):
             losses["relation"] = weights.lambda_relation * relation
         if weights.lambda_feature_match:
             with torch.no_grad():
-                wanted, _ = self.teacher.stages_and_embedding(self._seen(hr, batch))
+                wanted, _ = self.teacher.stages_and_embedding(look_again(hr, weights.diversity, batch.look))
             losses["feature_match"] = weights.lambda_feature_match * feature_match_loss(stages, wanted)
         if self.perceptual is not None:
             losses["perceptual"] = weights.lambda_perceptual * self.perceptual(sr, hr)
         if weights.lambda_tv:
             losses["tv"] = weights.lambda_tv * total_variation_loss(sr)
         return losses
-
-    def _seen(self, faces: Float[Tensor, "n 3 h w"], batch: DSRBatch) -> Float[Tensor, "n 3 h w"]:
-        """The faces as the teacher looks at them."""
-        return look_again(faces, self.weights.diversity, batch.look) if self.weights.diversity else faces
 
     def validate(self) -> dict[str, float]:
         return self.setting.validation.measure(self.dsr, self.teacher, self.sizes)

@@ -88,7 +88,7 @@ class JointTask(OnTrainingFaces):
             if params.lambda_l1:
                 losses["l1"] = params.lambda_l1 * F.l1_loss(sr, faces.hr)
             if params.lambda_original:
-                seen = look_again(sr, params.diversity, faces.look) if params.diversity else sr
+                seen = look_again(sr, params.diversity, faces.look)
                 losses["original"] = params.lambda_original * identity_loss(self.setting.original(seen), faces.embeddings)
         if self.head is not None:
             losses["margin"] = params.lambda_arcface * self.head(restored, batch.labels)
