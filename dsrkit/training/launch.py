@@ -80,7 +80,8 @@ def _handlers_kept() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():  # elsewhere neither the launcher nor anyone can set one
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if handler is not None:  # None: it was not set from Python, and cannot be
+                    signal.signal(number, handler)
 
 
 def _worker(module: str, name: str, params: Any, told: Path) -> Any:
