@@ -13,14 +13,14 @@ from dsrkit.training.setting import Setting
 IMPOSTORS = 40_000
 
 
-def judged(setting: Setting, edgeface: EdgeFace, restored: np.ndarray) -> dict:
+def judged(setting: Setting, edgeface: EdgeFace, restored: np.ndarray, tta: bool = False) -> dict:
     """Verification of pairs of validation faces, and what is left of the recogniser on HR faces."""
     faces = setting.validation.faces
     pairs = np.stack(np.triu_indices(len(faces), 1), axis=1)
     same = faces.labels[pairs[:, 0]] == faces.labels[pairs[:, 1]]
     keep = same | (np.random.default_rng(0).random(len(same)) < IMPOSTORS / (~same).sum())
     pairs, same = pairs[keep], same[keep]
-    embeddings = embed(restored, edgeface)
+    embeddings = embed(restored, edgeface, tta)
     scores = metrics.cosine_scores(embeddings, pairs)
     correct = (scores >= metrics.eer(scores, same)[1]) == same
     return {
@@ -49,7 +49,9 @@ def line(name: str, found: dict, start: dict | None, ended: str, seconds: float)
 
 def markdown(rows: list[dict]) -> str:
     of_judge = ["judge's AUC", "gain"] if any("judge" in row for row in rows) else []
-    heads = ["recipe", "AUC", "gain in AUC", "TAR@1%", "gain", *of_judge, "d′", "effective rank", "HR cosine kept", "seconds"]
+    mirrored = ["AUC by TTA"] if any("tta" in row for row in rows) else []
+    heads = ["recipe", "AUC", "gain in AUC", "TAR@1%", "gain", *mirrored, *of_judge]
+    heads += ["d′", "effective rank", "HR cosine kept", "seconds"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for row in rows:
         judge = row.get("judge", {"auc": np.nan})
@@ -60,6 +62,7 @@ def markdown(rows: list[dict]) -> str:
             f"{100 * row['tar_at_far_0.01']:.1f}",
             _gain(row, "tar_at_far_0.01"),
         ]
+        cells += [_gain(row.get("tta", {}), "auc")] if mirrored else []
         cells += [f"{100 * judge['auc']:.2f}", _gain(judge, "auc")] if of_judge else []
         cells += [f"{row['d_prime']:.2f}", f"{row['effective_rank']:.0f}", f"{row['hr_similarity']:.3f}", f"{row['seconds']}"]
         lines.append(f"| {' | '.join(cells)} |")

@@ -32,21 +32,42 @@ from dsrkit.params import CyclicCycle, DSRTraining
 from dsrkit.recognition import restore
 from dsrkit.runs import ROOT, Run, resolve
 from dsrkit.training import open_setting
-from dsrkit.training.cycle import control_start, control_task, first_files, joint_task
+from dsrkit.training.cycle import control_start, control_task, dsr_task, first_files, joint_task, of_finetune
 from dsrkit.training.dsr import train_dsr
+from dsrkit.training.edgeface import finetune
 from dsrkit.training.loop import fit
 from dsrkit.training.setting import Setting
 
-EPOCHS = 4  # of each variant: so often it is validated, and the best is kept
 MOVED = {"rotation_probability": 1.0, "rotation_degrees": 8.0, "zoom": 0.08, "shift": 0.035, "identity_target": "augmented"}
 NOBODY = {"warp": 0.027, "cutmix_probability": 0.4, "blend_probability": 0.4}
-PLAIN: dict[str, Any] = dict.fromkeys((*MOVED, *NOBODY, "lambda_relation", "diversity"), 0.0) | {
+OFF = ("jitter_probability", "lambda_relation", "lambda_feature_match", "lambda_tv", "diversity")
+PLAIN: dict[str, Any] = dict.fromkeys((*MOVED, *NOBODY, *OFF), 0.0) | {
     "identity_target": "stored",
     "train_sizes": [],
 }
 PLAIN_OF: dict[type, dict[str, Any]] = {
-    DSRTraining: {"initial_dsr": ""},
-    CyclicCycle: {"lambda_original": 0.0, "initial_control": ""},
+    DSRTraining: {"initial_dsr": "", "base_channels": 48, "residual_blocks": 8, "learning_rate": 5e-4},
+    CyclicCycle: {
+        "lambda_original": 0.0,
+        "initial_control": "",
+        "control_epochs": 0,
+        "original_share": 0.0,
+        "learning_rate": 3e-4,
+        "backbone_lr": 3e-4,
+    },
+}
+PUBLISHED: dict[str, Any] = {  # of stage 02 at 16×16 (params/seed-vlr16), but for its number of steps
+    "base_channels": 132,
+    "residual_blocks": 20,
+    "learning_rate": 1.5e-4,
+    "lambda_identity": 0.5,
+    "lambda_feature_match": 0.15,
+    "lambda_perceptual": 0.02,
+    "lambda_tv": 3e-6,
+    "vgg_weights": "$DSRKIT_VGG",
+    "rotation_probability": 0.6,
+    "rotation_degrees": 5.0,
+    "jitter_probability": 0.25,
 }
 DSR_VARIANTS: dict[str, dict[str, Any]] = {
     "DSR: L1 + identity": {},
@@ -60,8 +81,12 @@ DSR_VARIANTS: dict[str, dict[str, Any]] = {
     "DSR: batch of 32": {"batch_size": 32},
     "DSR: batch of 8": {"batch_size": 8},
     "DSR: 32 channels, 6 blocks": {"base_channels": 32, "residual_blocks": 6},
-    "DSR: 80 channels, 12 blocks": {"base_channels": 80, "residual_blocks": 12},
-    "DSR: 120 channels, 16 blocks": {"base_channels": 120, "residual_blocks": 16},
+    "DSR: 64 channels, 12 blocks": {"base_channels": 64, "residual_blocks": 12},
+    "DSR: 32 channels, 20 blocks": {"base_channels": 32, "residual_blocks": 20},
+    "DSR: 80 channels, 3 blocks": {"base_channels": 80, "residual_blocks": 3},
+    "DSR: 132 channels, 20 blocks": {"base_channels": 132, "residual_blocks": 20},
+    "DSR: the published settings": PUBLISHED,
+    "DSR: ensemble of 3": {"members": 3},
     "DSR: rotation, zoom, shift": MOVED,
     "DSR: the same + blends .3": MOVED | {"blend_probability": 0.3},
     "DSR: faces of nobody": MOVED | NOBODY,
@@ -69,11 +94,22 @@ DSR_VARIANTS: dict[str, dict[str, Any]] = {
     "DSR: seen from all sides": {"diversity": 0.04},
     "DSR: three sizes": {"train_sizes": ["16x16", "24x24", "32x32"]},
 }
+ALTERNATE: dict[str, Any] = {
+    "mode": "alternate",
+    "stage2_epochs": 1,
+    "finetune_batch_size": 16,
+    "finetune_jitter_probability": 0.0,
+    "lambda_l1": 1.0,
+}
 JOINT_VARIANTS: dict[str, dict[str, Any]] = {
     "control: EdgeFace alone, no DSR": {},
     "control: + relation": {"lambda_relation": 1.0},
     "joint": {},
+    "joint: need not look like a face (no L1)": {"lambda_l1": 0.0},
+    "joint: no HR faces": {"hr_fraction": 0.0},
     "joint: + relation": {"lambda_relation": 1.0},
+    "alternate: EdgeFace, then DSR": ALTERNATE,
+    "alternate: two such cycles": ALTERNATE | {"cycles": 2},
     "joint: rates 5e-4": {"learning_rate": 5e-4, "backbone_lr": 5e-4},
     "joint: rotation, zoom, shift": MOVED,
     "joint: the same + blends .3": MOVED | {"blend_probability": 0.3},
@@ -92,7 +128,7 @@ JOINT_VARIANTS: dict[str, dict[str, Any]] = {
     "control: moved + 0.1 ArcFace": MOVED | {"lambda_arcface": 0.1},
 }
 KINDS = ((DSR_VARIANTS, DSRTraining, "02_dsr_training"), (JOINT_VARIANTS, CyclicCycle, "04_cyclic_cycle"))
-Trained = tuple[Path | None, Path]  # a DSR (None: bicubic) and the recogniser of its faces
+Trained = tuple[Path | list[Path] | None, Path]  # a DSR (None: bicubic; several: an ensemble), the recogniser of its faces
 
 
 def start_of(setting: Setting, name: str, own: bool) -> Trained:
@@ -111,11 +147,27 @@ def train_variant(setting: Setting, name: str, start: Trained) -> Trained:
     run, params, (dsr, edgeface) = setting.run, setting.params, start
     if isinstance(params, DSRTraining):
         train_dsr(setting)
-        return run.dsr, edgeface
+        return (run.dsr if params.members == 1 else run.dsr_members()), edgeface
     assert isinstance(params, CyclicCycle)
+    if params.mode == "alternate":
+        return alternated(setting, start)
     task = joint_task(setting, 1, load_dsr(dsr), load_edgeface(edgeface), {}) if dsr else control_task(setting, 1, {})
     fit(task, setting.schedule(epochs=params.epochs))
     return run.cycle(1) if dsr else (None, run.edgeface_direct)
+
+
+def alternated(setting: Setting, start: Trained) -> Trained:
+    """EdgeFace on the faces of the DSR, then the DSR with it as its teacher, ``cycles`` times; all parts take as many steps."""
+    params, files = setting.params, start
+    assert isinstance(params, CyclicCycle)
+    steps = max(1, params.steps_per_epoch // (2 * params.cycles))
+    part = setting.with_params(steps_per_epoch=steps)
+    for number in range(1, params.cycles + 1):
+        dsr, edgeface = setting.run.cycle(number)
+        finetune(of_finetune(part), load_edgeface(files[1]), files[0], edgeface, {})
+        fit(dsr_task(part, 1, load_dsr(files[0]), load_edgeface(edgeface), {}), part.schedule(epochs=1))
+        files = dsr, edgeface
+    return files
 
 
 def steps_in(minutes: float, train: Callable[[int], Any]) -> int:
@@ -125,14 +177,14 @@ def steps_in(minutes: float, train: Callable[[int], Any]) -> int:
         started = time.process_time()
         train(steps)
         seconds.append(time.process_time() - started)
-    return max(EPOCHS, int(60 * minutes / (seconds[1] - seconds[0]) * 16))
+    return max(1, int(60 * minutes / (seconds[1] - seconds[0]) * 16))
 
 
 def variant_of(setting: Setting, changes: dict[str, Any], own: bool) -> Setting:
     """The setting with a variant's changes on plain parameters, or its own. Raises ParameterError for what cannot be together."""
-    alike = {"resume": "never", "select_by": "auc", "warmup_epochs": 0, "epochs": EPOCHS, "batch_size": 16}
+    alike = {"resume": "never", "select_by": "auc", "warmup_epochs": 0, "epochs": 1, "batch_size": 16}
     if isinstance(setting.params, CyclicCycle):
-        alike |= {"mode": "joint", "lambda_arcface": 0.0}
+        alike |= {"mode": "joint", "cycles": 1, "lambda_arcface": 0.0}
     plain = {} if own else PLAIN | PLAIN_OF[type(setting.params)]
     params = setting.params.model_dump() | alike | plain | changes
     return replace(setting, params=type(setting.params).check(params))
@@ -152,7 +204,8 @@ def seen_by(setting: Setting, trained: Trained, judge: str) -> dict[str, dict[st
     dsr, edgeface = trained
     restored = restore(setting.validation.faces.vlr, load_dsr(dsr) if dsr else None)
     files = {"own": edgeface} | ({"judge": edgeface_file(judge, "EdgeFace that took no part (--judge)")} if judge else {})
-    return {who: judged(setting, load_edgeface(file), restored) for who, file in files.items()}
+    found = {who: judged(setting, load_edgeface(file), restored) for who, file in files.items()}
+    return found | {"tta": judged(setting, load_edgeface(edgeface), restored, tta=True)}
 
 
 def measured(setting: Setting, name: str, first: str, changes: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
@@ -161,19 +214,19 @@ def measured(setting: Setting, name: str, first: str, changes: dict[str, Any], o
     start = start_of(tried, name, options.own)
 
     def train(steps: int) -> Trained:
-        return train_variant(tried.with_params(epochs=1, steps_per_epoch=steps), name, start)
+        return train_variant(tried.with_params(steps_per_epoch=steps), name, start)
 
     steps = options.steps or steps_in(options.minutes, train)
-    tried = tried.with_params(steps_per_epoch=steps // EPOCHS)
     started = time.process_time()
-    trained = train_variant(tried, name, start)
+    trained = train(steps)
     seconds = time.process_time() - started
     found = seen_by(setting, trained, options.judge)
     before = seen_by(setting, start, options.judge) if options.own else kept_of(setting, name, first, found)
     row = line(name, found["own"], before.get("own"), "", seconds)
+    row["tta"] = line(name, found["tta"], found["own"], "", seconds)
     if options.judge:
         row["judge"] = line(name, found["judge"], before.get("judge"), "", seconds)
-    return row | {"faces": steps // EPOCHS * EPOCHS * tried.params.batch_size}
+    return row | {"faces": steps * tried.params.batch_size}
 
 
 def kept_of(setting: Setting, name: str, first: str, found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
