@@ -47,12 +47,11 @@ def restore(vlr: Pixels, dsr: nn.Module | None, into: np.ndarray | None = None) 
 
 
 @torch.inference_mode()
-def embed(images: Pixels, edgeface: EdgeFace, tta: bool = False, unit: bool = True) -> Float[np.ndarray, "n 512"]:
+def embed(images: Pixels, edgeface: EdgeFace, tta: bool = False) -> Float[np.ndarray, "n 512"]:
     """Faces of 112×112 as bytes → embeddings of unit length.
 
     Args:
         tta: test-time augmentation: the flipped face's un-normalised embedding is added before normalising.
-        unit: False leaves embeddings un-normalised.
     """
     embeddings = np.empty((len(images), EMBEDDING_SIZE), np.float32)
     for part in batches_of(len(images), BATCH):
@@ -60,7 +59,7 @@ def embed(images: Pixels, edgeface: EdgeFace, tta: bool = False, unit: bool = Tr
         raw = edgeface.embed(faces)
         if tta:
             raw = raw + edgeface.embed(faces.flip(3))
-        embeddings[part] = (F.normalize(raw.float(), dim=1) if unit else raw.float()).cpu().numpy()
+        embeddings[part] = F.normalize(raw.float(), dim=1).cpu().numpy()
     return embeddings
 
 

@@ -132,7 +132,7 @@ def stage_params(tiny_dataset, edgeface_path):
         small = {
             "run": "tiny", "device": "cpu", "dataset": str(tiny_dataset), "edgeface": str(edgeface_path), "batch_size": 8,
             "finetune_batch_size": 8, "steps_per_epoch": 2, "epochs": 1, "epochs_cycle2": 1, "stage1_epochs": 1,
-            "stage2_epochs": 1, "base_channels": 8, "residual_blocks": 1, "warmup_epochs": 0, "wccn": 0.0,
+            "stage2_epochs": 1, "base_channels": 8, "residual_blocks": 1, "warmup_epochs": 0,
         }  # fmt: skip
         kind = STAGES[stage]
         return kind.check(values | {name: value for name, value in small.items() if name in kind.model_fields} | changes)

@@ -20,7 +20,7 @@ from dsrkit.models.checkpoint import read_about
 RECIPE = (
     "lambda_distill", "lambda_arcface", "lambda_hr", "hr_fraction", "lambda_direct", "direct_fraction", "lora_rank",
     "original_share", "warp", "cutmix_probability", "blend_probability", "rotation_probability", "zoom", "shift",
-    "jitter_probability", "wccn",
+    "jitter_probability",
 )  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def trainings_table(systems: Sequence[System]) -> pd.DataFrame:
 
 
 def _recipe(about: Mapping[str, Any]) -> dict[str, float]:
-    parameters = about["provenance"].get("parameters", {}) | {"wccn": about.get("wccn", 0.0)}  # what was kept, not what was tried
+    parameters = about["provenance"].get("parameters", {})
     return {name: parameters[name] for name in RECIPE if parameters.get(name)}
 
 

@@ -123,15 +123,6 @@ class EdgeFace(nn.Module):
         """
         return F.normalize(self.embed(images), dim=1)
 
-    @torch.no_grad()
-    def normalise(self, mean: Float[Tensor, " d"], matrix: Float[Tensor, "d d"]) -> None:
-        """Fold x ↦ matrix · (x − mean), of un-normalised embeddings, into the last layer, in place: see ``wccn``."""
-        layer: Any = self.model.head.fc
-        layer = layer.linear2 if isinstance(layer, LoRaLin) else layer
-        mean, matrix = mean.to(layer.weight), matrix.to(layer.weight)
-        layer.bias.copy_(matrix @ (layer.bias - mean))
-        layer.weight.copy_(matrix @ layer.weight)
-
 
 def _dequantise(weights: dict[str, Any]) -> dict[str, Tensor]:
     """Turn the packed int8 linear layers of a ``_q`` file into float weights and biases; leave the rest alone."""
@@ -195,9 +186,7 @@ def licence(path: Path) -> str:
     )
 
 
-def load_edgeface(
-    path: Path | str = "demo", device: str | torch.device = "cpu", variant: str | None = None, wccn: bool = True
-) -> EdgeFace:
+def load_edgeface(path: Path | str = "demo", device: str | torch.device = "cpu", variant: str | None = None) -> EdgeFace:
     """EdgeFace with weights, in evaluation mode.
 
     Args:
@@ -205,7 +194,6 @@ def load_edgeface(
             small recogniser of made-up faces that ships with the kit.
         device: where to put it.
         variant: one of ``VARIANTS``; read from the keys when left out.
-        wccn: False gives the network as it was trained, without the WCCN of its last layer that the file may hold.
 
     Raises FileNotFoundError when there is no file, CheckpointError when it holds something else.
     """
@@ -213,15 +201,11 @@ def load_edgeface(
     with warnings.catch_warnings():  # torch warns that quantised tensors will go away; dequantising is why we read them
         warnings.filterwarnings("ignore", message=".*(quantized tensor|TypedStorage).*")
         content = read_weights(path)
-        held: dict[str, Tensor] = {}
         if isinstance(content, dict) and "backbone_state_dict" in content:
-            held = content.get("wccn_state_dict", {})
             content = content["backbone_state_dict"]
         if not isinstance(content, dict):
             raise CheckpointError(f"{path}: expected EdgeFace weights, got a {type(content).__name__}. Give another file.")
         weights = {key: value.float() for key, value in _dequantise(content).items()}
     edgeface = EdgeFace(variant or _variant_of(weights or content, path))
     load_strict(edgeface, weights, path)
-    if held and wccn:
-        edgeface.normalise(**held)
     return edgeface.to(device).to(memory_format=torch.channels_last).eval()

@@ -142,7 +142,6 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses, Sizes):
     control_epochs: Count
     initial_control: str
     lambda_original: Weight
-    wccn: Probability
     accept_level: Annotated[float, Field(ge=0, lt=1)]
     dry_run: bool
     epochs: Positive

@@ -3,12 +3,10 @@
 Two modes. *Alternate* is the seeds' recipe: cycle 1 continues DSR; from cycle 2 on EdgeFace is fine-tuned again first.
 *Joint* (``joint.py``) trains both at once. A step is accepted only when validation improves by more than the paired
 bootstrap interval of the gain; a refused step is rolled back, and the next starts from what was there before.
-After the last cycle comes WCCN of EdgeFace's last layer (``models.wccn``), a step like the others.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +29,6 @@ from dsrkit.training.launch import in_processes, together
 from dsrkit.training.loop import Fit, fit
 from dsrkit.training.resume import Progress
 from dsrkit.training.setting import Setting
-from dsrkit.training.wccn import fit_wccn, put_wccn
 
 OnStep = Callable[[str, list[dict[str, float]]], None]
 Files = tuple[Path, Path]  # a DSR and an EdgeFace
@@ -93,7 +90,9 @@ class Cycles:
         setting, level, title = self.setting, self.params.accept_level, f"cycle {cycle}, {step}"
         verdict = self.progress.notes.get(title)  # judged before the training was interrupted
         if verdict is None:
-            old, new = ((read_dsr(dsr, setting.device), _as_trained(edgeface, setting)) for dsr, edgeface in (before, after))
+            old, new = (
+                (read_dsr(dsr, setting.device), load_edgeface(edgeface, setting.device)) for dsr, edgeface in (before, after)
+            )
             gain = setting.validation.gain(old, new, self.params.select_by, level or 0.95, self.params.sizes)
             verdict = {"gain": gain, "accepted": done.improved and gain["low" if level else "value"] > 0}
             together()  # everyone has read the files
@@ -131,8 +130,6 @@ def run_cycles(setting: Setting, on_epoch: OnStep = lambda title, history: None)
     for number in range(1, params.cycles + 1):
         (_joint if params.mode == "joint" else _alternate)(cycles, number, files)
         files = run.cycle(number)
-    if params.wccn:
-        _normalise(cycles, params.cycles, "WCCN", *files)
     progress.finish()
     return cycles.steps
 
@@ -190,13 +187,13 @@ def control_task(setting: Setting, number: int, origin: dict[str, Any]) -> Joint
     params = setting.params
     assert isinstance(params, CyclicCycle)
     start = control_start(setting) if number == 1 else setting.run.edgeface_direct
-    edgeface, paths = _as_trained(start, setting), (None, setting.run.edgeface_direct)
+    edgeface, paths = load_edgeface(start, setting.device), (None, setting.run.edgeface_direct)
     return JointTask(setting, params.of_joint(number), Bicubic(), edgeface, paths, origin)
 
 
 def _joint(cycles: Cycles, number: int, files: Files) -> None:
     setting, params, title = cycles.setting, cycles.params, f"cycle {number}, joint"
-    dsr, edgeface = read_dsr(files[0], setting.device), _as_trained(files[1], setting)
+    dsr, edgeface = read_dsr(files[0], setting.device), load_edgeface(files[1], setting.device)
     task = joint_task(setting, number, dsr, edgeface, cycles.origin(files))
     schedule = setting.schedule(epochs=params.of_joint(number).epochs, warmup_epochs=params.warmup_epochs)
     done = fit(task, schedule, partial(cycles.on_epoch, title), cycles.watch(), title, cycles.progress)
@@ -210,37 +207,9 @@ def _control(cycles: Cycles) -> None:
     for number in range(1, params.cycles + 1):
         title, task = control_title(number), control_task(setting, number, setting.origin(control=start))
         done = fit(task, schedule, partial(cycles.on_epoch, title), cycles.watch(), title, cycles.progress)
-    before, after = ((None, _as_trained(file, setting)) for file in (start, setting.run.edgeface_direct))
+    before, after = ((None, load_edgeface(file, setting.device)) for file in (start, setting.run.edgeface_direct))
     gain = setting.validation.gain(before, after, params.select_by, params.accept_level or 0.95, params.sizes)
     cycles.steps.append(Step(0, title, done, gain, gain["value"] > 0))
-    if params.wccn:
-        _normalise(cycles, 0, "control, WCCN", None, setting.run.edgeface_direct)
-
-
-def _normalise(cycles: Cycles, number: int, step: str, dsr: Path | None, edgeface: Path) -> None:
-    """WCCN of the last layer, into ``edgeface``, or taken out again when it does not validate better."""
-    setting, params, started = cycles.setting, cycles.params, time.monotonic()
-    level, validation = params.accept_level, setting.validation
-    restorer, before = read_dsr(dsr, setting.device) if dsr else None, _as_trained(edgeface, setting)
-    wccn = fit_wccn(setting, restorer, before, params.sizes, params.wccn)
-    after = wccn.of(before)
-    gain = validation.gain((restorer, before), (restorer, after), params.select_by, level or 0.95, params.sizes)
-    accepted = gain["low" if level else "value"] > 0
-    history = [
-        {"epoch": epoch} | validation.measure(restorer, network, params.sizes) | validation.hr_kept(network)
-        for epoch, network in enumerate((before, after))
-    ]
-    together()  # everyone has read the file
-    if is_main():
-        put_wccn(edgeface, wccn if accepted else None, params.wccn)
-    together()
-    done = Fit(history, history[accepted], "in closed form", time.monotonic() - started)
-    cycles.steps.append(Step(number, step, done, gain, accepted))
-
-
-def _as_trained(path: Path, setting: Setting) -> EdgeFace:
-    """A recogniser to go on from, or to judge a training by: without the WCCN of another step."""
-    return load_edgeface(path, setting.device, wccn=False)
 
 
 def control_title(number: int) -> str:
@@ -255,7 +224,7 @@ def _alternate(cycles: Cycles, number: int, files: Files) -> None:
     if number > 1 and not params.skip_edgeface:
         title = f"cycle {number}, EdgeFace"
         done = finetune(
-            of_finetune(setting), _as_trained(files[1], setting), files[0], paths[1],
+            of_finetune(setting), load_edgeface(files[1], setting.device), files[0], paths[1],
             origin, cycles.progress, partial(cycles.on_epoch, title), title,
         )  # fmt: skip
         cycles.judge(number, "EdgeFace", done, files, (files[0], paths[1]))
@@ -265,7 +234,7 @@ def _alternate(cycles: Cycles, number: int, files: Files) -> None:
         cycles.carry_over(files[0], paths[0])
     else:
         title = f"cycle {number}, DSR"
-        dsr, teacher = read_dsr(files[0], setting.device), _as_trained(paths[1], setting)
+        dsr, teacher = read_dsr(files[0], setting.device), load_edgeface(paths[1], setting.device)
         schedule = setting.schedule(
             epochs=params.epochs if number == 1 else params.epochs_cycle2, warmup_epochs=params.warmup_epochs
         )

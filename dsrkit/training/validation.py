@@ -44,7 +44,7 @@ class Validation:
         Args:
             sizes: for a DSR of several VLR sizes: means over these, beside each measure's value at each size (``eer_24x24``).
         """
-        restored = {size: restore(self.vlr_of(self.faces, size), dsr) for size in self._sizes(sizes)}
+        restored = {size: restore(self._vlr(size), dsr) for size in self._sizes(sizes)}
         each = {size: self.images(faces) | self.verification(edgeface, faces) for size, faces in restored.items()}
         if len(each) == 1:
             return next(iter(each.values()))
@@ -55,12 +55,12 @@ class Validation:
         """Each size once, however often a training draws it; without any, that of the data set."""
         return list(dict.fromkeys(sizes)) or [self.faces.vlr_size]
 
-    def vlr_of(self, faces: FaceSet, size: str) -> UInt8[np.ndarray, "n h w 3"]:
-        """VLR faces of this data set, at another size than it was opened at too: these are degraded anew."""
-        if size == faces.vlr_size:
-            return faces.vlr
-        draws = file_draws(faces.names, self.seed)
-        parts = ((as_tensor(faces.hr[part]), draws[part]) for part in batches_of(len(faces), BATCH))
+    def _vlr(self, size: str) -> UInt8[np.ndarray, "n h w 3"]:
+        """VLR faces of another size than the data set was opened at: degraded anew."""
+        if size == self.faces.vlr_size:
+            return self.faces.vlr
+        draws = file_draws(self.faces.names, self.seed)
+        parts = ((as_tensor(self.faces.hr[part]), draws[part]) for part in batches_of(len(self.faces), BATCH))
         return np.concatenate([as_bytes(degrade(hr, size, self.degradation, uniform)) for hr, uniform in parts])
 
     def verification(self, edgeface: EdgeFace, restored: UInt8[np.ndarray, "n 112 112 3"]) -> dict[str, float]:
@@ -93,7 +93,7 @@ class Validation:
         is that of the mean gain; every size is drawn with the same people.
         """
         subjects = np.array(self.faces.subjects)[self.pairs]
-        vlr, values, samples = [self.vlr_of(self.faces, size) for size in self._sizes(sizes)], [], []
+        vlr, values, samples = [self._vlr(size) for size in self._sizes(sizes)], [], []
         for pair in (after, before):
             each = [self._verified(faces, *pair) for faces in vlr]
             values.append({measure: float(np.mean([measured(one, subjects)[measure] for one in each]))})
