@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import same_weights, weights_of
+from conftest import difference, same_weights, weights_of
 
 from dsrkit.losses import identity_loss
 from dsrkit.models import load_dsr, load_edgeface
@@ -100,7 +100,8 @@ def test_a_control_goes_on_from_another_run_s(start, stage_params):
     before = earlier.read_bytes()
     again = stage_params("04_cyclic_cycle", mode="joint", control_epochs=1, initial_control=str(earlier), backbone_lr=1e-12)
     control, _ = run_cycles(open_setting(again))
-    assert same_weights(weights_of(start.edgeface_direct), weights_of(earlier)) and earlier.read_bytes() == before
+    assert difference(weights_of(start.edgeface_direct), weights_of(earlier)) < 1e-9  # a rate of 1e-12 moves faint weights a bit
+    assert earlier.read_bytes() == before
     assert control.gain["value"] == pytest.approx(0, abs=1e-9)  # against what it started from
     assert "control" in load_checkpoint(start.edgeface_direct, "edgeface")["provenance"]["inputs"]
     itself = stage_params("04_cyclic_cycle", mode="joint", control_epochs=1, initial_control=str(start.edgeface_direct))
