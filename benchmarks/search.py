@@ -6,7 +6,8 @@ reads ``params/<run>`` and the run's data set. Variants of the DSR (names that b
 EdgeFace as it is; the others start from the run's ``dsr.pt`` and the original EdgeFace. Each trains for so many minutes of
 *processor time of one thread*: its number of steps is set by timing a few of them. ``--steps`` gives all the same number
 instead, for variants that cost alike or where other programs make the timing doubtful. The table says how each verifies pairs of
-validation faces, with the paired bootstrap interval (over subjects) of the gain over the first of its kind.
+validation faces, with the paired bootstrap interval (over subjects) of the gain over the first of its kind (of joint training
+and alternation: the control), and of the gain by test-time augmentation.
 ``--own`` asks what more training would bring: each variant goes on from the networks that the run's parameters name, with these
 parameters under its own changes, and the gain is that over these networks. ``--judge`` adds a recogniser that takes no part.
 ``outputs/<run>-search/search.json`` keeps the numbers; a variant that is run again replaces its row.
