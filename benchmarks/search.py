@@ -57,19 +57,10 @@ PLAIN_OF: dict[type, dict[str, Any]] = {
         "backbone_lr": 3e-4,
     },
 }
-PUBLISHED: dict[str, Any] = {  # of stage 02 at 16×16 (params/seed-vlr16), but for its number of steps
-    "base_channels": 132,
-    "residual_blocks": 20,
-    "learning_rate": 1.5e-4,
-    "lambda_identity": 0.5,
-    "lambda_feature_match": 0.15,
-    "lambda_perceptual": 0.02,
-    "lambda_tv": 3e-6,
-    "vgg_weights": "$DSRKIT_VGG",
-    "rotation_probability": 0.6,
-    "rotation_degrees": 5.0,
-    "jitter_probability": 0.25,
-}
+SEED = DSRTraining.read(ROOT / "params" / "seed-vlr16" / "02_dsr_training.yaml")
+OF_SEED = ("base_channels", "residual_blocks", "learning_rate", "lambda_identity", "lambda_feature_match", "lambda_perceptual")
+OF_SEED += ("lambda_tv", "vgg_weights", "rotation_probability", "rotation_degrees", "jitter_probability")
+PUBLISHED: dict[str, Any] = {name: getattr(SEED, name) for name in OF_SEED}  # all but how long
 DSR_VARIANTS: dict[str, dict[str, Any]] = {
     "DSR: L1 + identity": {},
     "DSR: L1 alone": {"lambda_identity": 0.0},
