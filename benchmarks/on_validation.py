@@ -51,7 +51,8 @@ def markdown(rows: list[dict]) -> str:
     of_judge = ["judge's AUC", "gain"] if any("judge" in row for row in rows) else []
     mirrored = ["AUC by TTA"] if any("tta" in row for row in rows) else []
     heads = ["recipe", "AUC", "gain in AUC", "TAR@1%", "gain", *mirrored, *of_judge]
-    heads += ["d′", "effective rank", "HR cosine kept", "seconds"]
+    counted = ["faces"] if any("faces" in row for row in rows) else []
+    heads += ["d′", "effective rank", "HR cosine kept", *counted, "seconds"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for row in rows:
         judge = row.get("judge", {"auc": np.nan})
@@ -64,7 +65,9 @@ def markdown(rows: list[dict]) -> str:
         ]
         cells += [_gain(row.get("tta", {}), "auc")] if mirrored else []
         cells += [f"{100 * judge['auc']:.2f}", _gain(judge, "auc")] if of_judge else []
-        cells += [f"{row['d_prime']:.2f}", f"{row['effective_rank']:.0f}", f"{row['hr_similarity']:.3f}", f"{row['seconds']}"]
+        cells += [f"{row['d_prime']:.2f}", f"{row['effective_rank']:.0f}", f"{row['hr_similarity']:.3f}"]
+        cells += [f"{row['faces']:,}"] if counted else []
+        cells += [f"{row['seconds']}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -4,8 +4,8 @@
 
 reads ``params/<run>`` and the run's data set. Variants of the DSR (names that begin with "DSR") start untrained and leave
 EdgeFace as it is; the others start from the run's ``dsr.pt`` and the original EdgeFace. Each trains for so many minutes of
-*processor time of one thread*: its number of steps is set by timing a few of them. ``--steps`` gives all the same number
-instead, for variants that cost alike or where other programs make the timing doubtful. The table says how each verifies pairs of
+*processor time of one thread*: the first of a kind takes as many steps as fit, every other as many as cost the same, by
+timing a few of both in turn. ``--steps`` gives all the same number instead. The table says how each verifies pairs of
 validation faces, with the paired bootstrap interval (over subjects) of the gain over the first of its kind (of joint training
 and alternation: the control), and of the gain by test-time augmentation.
 ``--own`` asks what more training would bring: each variant goes on from the networks that the run's parameters name, with these
@@ -20,6 +20,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ from dsrkit.training.edgeface import finetune
 from dsrkit.training.loop import fit
 from dsrkit.training.setting import Setting
 
+Variants = dict[str, dict[str, Any]]
+Row = dict[str, Any]
 MOVED = {"rotation_probability": 1.0, "rotation_degrees": 8.0, "zoom": 0.08, "shift": 0.035, "identity_target": "augmented"}
 NOBODY = {"warp": 0.027, "cutmix_probability": 0.4, "blend_probability": 0.4}
 OFF = ("jitter_probability", "lambda_relation", "lambda_feature_match", "lambda_tv", "diversity")
@@ -53,6 +56,8 @@ PLAIN_OF: dict[type, dict[str, Any]] = {
         "initial_control": "",
         "control_epochs": 0,
         "original_share": 0.0,
+        "stage_decay": 1.0,
+        "hr_fraction": 0.25,
         "learning_rate": 3e-4,
         "backbone_lr": 3e-4,
     },
@@ -61,7 +66,7 @@ SEED = DSRTraining.read(ROOT / "params" / "seed-vlr16" / "02_dsr_training.yaml")
 OF_SEED = ("base_channels", "residual_blocks", "learning_rate", "lambda_identity", "lambda_feature_match", "lambda_perceptual")
 OF_SEED += ("lambda_tv", "vgg_weights", "rotation_probability", "rotation_degrees", "jitter_probability")
 PUBLISHED: dict[str, Any] = {name: getattr(SEED, name) for name in OF_SEED}  # all but how long
-DSR_VARIANTS: dict[str, dict[str, Any]] = {
+DSR_VARIANTS: Variants = {
     "DSR: L1 + identity": {},
     "DSR: L1 alone": {"lambda_identity": 0.0},
     "DSR: identity alone": {"lambda_l1": 0.0},
@@ -93,15 +98,21 @@ ALTERNATE: dict[str, Any] = {
     "finetune_jitter_probability": 0.0,
     "lambda_l1": 1.0,
 }
-JOINT_VARIANTS: dict[str, dict[str, Any]] = {
+FIRST_LAYERS = {"stage_decay": 0.7, "backbone_lr": 6e-4}  # twice the rate in the stem, a third of it in the head
+JOINT_VARIANTS: Variants = {
     "control: EdgeFace alone, no DSR": {},
     "control: + relation": {"lambda_relation": 1.0},
+    "control: the first layers most": FIRST_LAYERS,
     "joint": {},
     "joint: need not look like a face (no L1)": {"lambda_l1": 0.0},
     "joint: no HR faces": {"hr_fraction": 0.0},
     "joint: + relation": {"lambda_relation": 1.0},
     "alternate: EdgeFace, then DSR": ALTERNATE,
     "alternate: two such cycles": ALTERNATE | {"cycles": 2},
+    "joint: the first layers most": FIRST_LAYERS,
+    "joint: the same + moved, blends .3, relation": FIRST_LAYERS | MOVED | {"blend_probability": 0.3, "lambda_relation": 1.0},
+    "joint: moved, blends .3, relation": MOVED | {"blend_probability": 0.3, "lambda_relation": 1.0},
+    "joint: a tenth of HR faces": {"hr_fraction": 0.1},
     "joint: rates 5e-4": {"learning_rate": 5e-4, "backbone_lr": 5e-4},
     "joint: rotation, zoom, shift": MOVED,
     "joint: the same + blends .3": MOVED | {"blend_probability": 0.3},
@@ -162,19 +173,42 @@ def alternated(setting: Setting, start: Trained) -> Trained:
     return files
 
 
-def steps_in(minutes: float, train: Callable[[int], Any]) -> int:
-    """Steps that fit, from two short trainings: what comes before and after the steps cancels."""
+def at_a_glance(setting: Setting) -> Setting:
+    """The setting with two validation subjects: to time steps, not what stands between them."""
+    whole = setting.validation
+    rows = np.flatnonzero(np.isin(whole.faces.labels, np.unique(whole.faces.labels)[:2]))
+    faces = whole.faces.rows(rows)
+    pairs = np.stack(np.triu_indices(len(rows), 1), axis=1)
+    same = faces.labels[pairs[:, 0]] == faces.labels[pairs[:, 1]]
+    return replace(
+        setting, validation=replace(whole, faces=faces, pairs=pairs, same=same, hr_embeddings=whole.hr_embeddings[rows])
+    )
+
+
+def seconds_of(train: Callable[[int], Any], steps: int = 10) -> float:
+    """Processor time of so many steps, from two short trainings: what comes before and after the steps cancels."""
     seconds = []
-    for steps in (4, 20):
+    for some in (2, 2 + steps):
         started = time.process_time()
-        train(steps)
+        train(some)
         seconds.append(time.process_time() - started)
-    return max(1, int(60 * minutes / (seconds[1] - seconds[0]) * 16))
+    return seconds[1] - seconds[0]
+
+
+def steps_in(minutes: float, train: Callable[[int], Any]) -> int:
+    """Steps that fit into so many minutes."""
+    return max(1, int(60 * minutes / seconds_of(train, 30) * 30))
+
+
+def steps_beside(steps: int, first: Callable[[int], Any], train: Callable[[int], Any], rounds: int = 2) -> int:
+    """Steps that take as long as ``steps`` of the first variant: both timed in turn, as the pace of a machine changes."""
+    times = np.array([[seconds_of(first), seconds_of(train)] for _ in range(rounds)]).sum(0)
+    return max(1, round(steps * times[0] / times[1]))
 
 
 def variant_of(setting: Setting, changes: dict[str, Any], own: bool) -> Setting:
     """The setting with a variant's changes on plain parameters, or its own. Raises ParameterError for what cannot be together."""
-    alike = {"resume": "never", "select_by": "auc", "warmup_epochs": 0, "epochs": 1, "batch_size": 16}
+    alike = {"resume": "never", "select_by": "auc", "precision": "auto", "warmup_epochs": 0, "epochs": 1, "batch_size": 16}
     if isinstance(setting.params, CyclicCycle):
         alike |= {"mode": "joint", "cycles": 1, "lambda_arcface": 0.0}
     plain = {} if own else PLAIN | PLAIN_OF[type(setting.params)]
@@ -200,17 +234,22 @@ def seen_by(setting: Setting, trained: Trained, judge: str) -> dict[str, dict[st
     return found | {"tta": judged(setting, load_edgeface(edgeface), restored, tta=True)}
 
 
-def measured(setting: Setting, name: str, first: str, changes: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+def measured(setting: Setting, name: str, first: str, variants: Variants, rows: list[Row], options: argparse.Namespace) -> Row:
     """Train one variant; judge it beside what it started from, or the ``first`` of its kind, whose scores are kept."""
-    tried = variant_of(setting, changes, options.own)
+    tried, train = trainer_of(setting, name, variants[name], options.own)
     start = start_of(tried, name, options.own)
-
-    def train(steps: int) -> Trained:
-        return train_variant(tried.with_params(steps_per_epoch=steps), name, start)
-
-    steps = options.steps or steps_in(options.minutes, train)
+    if options.steps:
+        steps = options.steps
+    elif name == first or options.own:
+        steps = steps_in(options.minutes, partial(train, at_a_glance(tried)))
+    else:
+        begun = [row["faces"] // row["batch"] for row in rows if row["recipe"] == first]
+        if not begun:
+            raise SystemExit(f"{name}: expected the row {first!r} in search.json, got none. Run it first (--only).")
+        other, train_first = trainer_of(setting, first, variants[first], options.own)
+        steps = steps_beside(begun[0], partial(train_first, at_a_glance(other)), partial(train, at_a_glance(tried)))
     started = time.process_time()
-    trained = train(steps)
+    trained = train(tried, steps)
     seconds = time.process_time() - started
     found = seen_by(setting, trained, options.judge)
     before = seen_by(setting, start, options.judge) if options.own else kept_of(setting, name, first, found)
@@ -218,7 +257,18 @@ def measured(setting: Setting, name: str, first: str, changes: dict[str, Any], o
     row["tta"] = line(name, found["tta"], found["own"], "", seconds)
     if options.judge:
         row["judge"] = line(name, found["judge"], before.get("judge"), "", seconds)
-    return row | {"faces": steps * tried.params.batch_size}
+    return row | {"faces": steps * tried.params.batch_size, "batch": tried.params.batch_size}
+
+
+def trainer_of(setting: Setting, name: str, changes: dict[str, Any], own: bool) -> tuple[Setting, Callable[..., Trained]]:
+    """A variant's setting, and what trains it in such a setting for a number of steps."""
+    tried = variant_of(setting, changes, own)
+    start = start_of(tried, name, own)
+
+    def train(setting: Setting, steps: int) -> Trained:
+        return train_variant(setting.with_params(steps_per_epoch=steps), name, start)
+
+    return tried, train
 
 
 def kept_of(setting: Setting, name: str, first: str, found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -249,9 +299,9 @@ def main() -> None:
         first = next(iter(variants))
         wanted = {name: one for name, one in variants.items() if any(part in name for part in options.only.split("|"))}
         setting = open_stage(kind, stage, options.run) if wanted else None
-        for name, changes in wanted.items():
+        for name in wanted:
             assert setting is not None
-            row = measured(setting, name, first, changes, options)
+            row = measured(setting, name, first, variants, rows, options)
             rows = [other for other in rows if other["recipe"] != name] + [row]
             print(markdown([row]).splitlines()[-1], flush=True)
             path.write_text(json.dumps(rows, indent=1))

@@ -111,6 +111,15 @@ def test_a_control_goes_on_from_another_run_s(start, stage_params):
         run_cycles(open_setting(itself))
 
 
+def test_a_joint_step_may_leave_the_last_parts_of_edgeface_as_they_are(start, stage_params):
+    setting = open_setting(stage_params("04_cyclic_cycle", mode="joint", stage_decay=1e-30, lambda_arcface=0.1, backbone_lr=2e-4))
+    task = joint_task(setting, 1, load_dsr(start.dsr), load_edgeface(start.edgeface), {})
+    first, *later, head = [group["lr"] for group in task.parameter_groups()[1:]]
+    assert first == head == 2e-4 and len(later) == 5 and max(later) == pytest.approx(2e-34)  # the margin head is no part of it
+    given = [id(weight) for group in task.parameter_groups() for weight in group["params"]]
+    assert sorted(given) == sorted(id(weight) for weight in task.trained.parameters())
+
+
 @pytest.mark.parametrize("mode", ["joint", "alternate"])
 def test_a_refused_step_leaves_both_networks_as_they_were(start, stage_params, mode):
     ruin = {"learning_rate": 1.0, "grad_clip": 0.0}

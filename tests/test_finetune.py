@@ -11,9 +11,11 @@ from conftest import same_weights
 
 from dsrkit.models import load_dsr, load_edgeface
 from dsrkit.models.checkpoint import load_checkpoint, read_weights
+from dsrkit.models.lora import add_lora
 from dsrkit.recognition import restore
 from dsrkit.runs import Run, file_hash
 from dsrkit.training import open_setting, train_edgeface
+from dsrkit.training.edgeface import backbone_groups
 from dsrkit.training.restored import restored_faces
 
 
@@ -77,6 +79,31 @@ def test_a_share_of_the_original_is_kept(finetuned, edgeface_path, lora_rank):
     _, all_of_it = finetuned(run="all", original_share=1.0, **rates)
     assert all(record["hr_similarity"] == pytest.approx(1, abs=1e-5) for record in all_of_it.history)
     assert done.history[-1]["hr_similarity"] < 1 - 1e-4
+
+
+def test_later_parts_learn_at_a_share_of_the_rate(finetuned, edgeface_path):
+    """So small a share that nothing after the stem moves."""
+    run, _ = finetuned(stage_decay=1e-30, backbone_lr=0.01, weight_decay=0.0, steps_per_epoch=4)
+    before, ended = read_weights(edgeface_path), last_weights(run)
+    moved = {name for name in before if (before[name] - ended[f"0.{name}"]).abs().max() > 1e-20}
+    assert moved and all(name.startswith("model.stem.") for name in moved)
+
+
+def test_every_weight_has_one_rate(edgeface_path):
+    edgeface = load_edgeface(edgeface_path).requires_grad_(True)
+    whole = {id(weight) for weight in edgeface.parameters()}
+    (alike,) = backbone_groups(edgeface, 0.5, 1.0)
+    falling = backbone_groups(edgeface, 0.5, 0.5)
+    assert alike["lr"] == 0.5 and [group["lr"] for group in falling] == [0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625]
+    for groups in ([alike], falling):
+        given = [id(weight) for group in groups for weight in group["params"]]
+        assert set(given) == whole and len(given) == len(whole)
+    assert {id(weight) for weight in edgeface.model.head.parameters()} <= {id(weight) for weight in falling[-1]["params"]}
+    edgeface.requires_grad_(False)
+    low_rank = add_lora(edgeface, 2)
+    groups = backbone_groups(edgeface, 0.5, 0.5)
+    assert {id(weight) for group in groups for weight in group["params"]} == {id(weight) for weight in low_rank}
+    assert groups[-1]["lr"] == 0.015625  # a part without any still counts
 
 
 def test_low_ranks_leave_an_ordinary_recogniser(finetuned, edgeface_path):

@@ -116,6 +116,10 @@ class EdgeFace(nn.Module):
             stages.append(features)
         return stages, self.model.forward_head(self.model.norm_pre(features))
 
+    def parts(self) -> list[nn.Module]:
+        """What a face passes through, in order: the stem, the four stages, the head."""
+        return [self.model.stem, *self.model.stages, nn.Sequential(self.model.norm_pre, self.model.head)]
+
     def forward(self, images: Float[Tensor, "n 3 112 112"]) -> Float[Tensor, "n 512"]:
         """RGB images in [0, 1] → embeddings of unit length.
 

@@ -108,6 +108,7 @@ class EdgeFaceLosses(Relation):
     head_lr: Rate
     backbone_lr: Rate
     head_lr_stage2: Rate
+    stage_decay: Annotated[float, Field(gt=0, le=1)]
     margin_head: Literal["arcface", "cosface", "adaface"]
     arcface_scale: Weight
     arcface_margin: Weight

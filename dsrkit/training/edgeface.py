@@ -44,6 +44,18 @@ class FaceBatch:
     direct_weight: float = 1.0
 
 
+def backbone_groups(edgeface: EdgeFace, rate: float, decay: float) -> list[dict[str, Any]]:
+    """EdgeFace's trainable weights by part: the stem at the learning rate ``rate``, each later part at ``decay`` of that before.
+
+    What changed is the input, and that is best met in the first layers; the last tell people apart, and have seen many more of
+    them than any fine-tune will (surgical fine-tuning, Lee et al. 2022, arXiv 2210.11466).
+    """
+    parts = [[weight for weight in part.parameters() if weight.requires_grad] for part in edgeface.parts()]
+    if decay == 1:
+        return [{"params": [weight for part in parts for weight in part], "lr": rate}]
+    return [{"params": part, "lr": rate * decay**number} for number, part in enumerate(parts) if part]
+
+
 @dataclass
 class EdgeFaceTask(OnTrainingFaces):
     """One stage of the fine-tune. See ``loop.Task``. ``trained`` is the head alone while the backbone is frozen."""
@@ -74,7 +86,7 @@ class EdgeFaceTask(OnTrainingFaces):
         if self.backbone_lr:
             for weight in backbone:
                 weight.requires_grad_(True)
-            groups.append({"params": backbone, "lr": self.backbone_lr})
+            groups += backbone_groups(self.edgeface, self.backbone_lr, self.weights.stage_decay)
         if self.weights.lambda_arcface:
             groups.append({"params": list(self.head.parameters()), "lr": self.head_lr})
         return groups

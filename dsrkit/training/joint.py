@@ -25,7 +25,7 @@ from dsrkit.models.dsr import DSR, dsr_content
 from dsrkit.models.edgeface import EdgeFace, interpolated
 from dsrkit.params import CyclicCycle
 from dsrkit.training.dsr import DSRBatch, PairedFaces
-from dsrkit.training.edgeface import distance_of_some, margin_head, save_edgeface
+from dsrkit.training.edgeface import backbone_groups, distance_of_some, margin_head, save_edgeface
 from dsrkit.training.sampling import Draw
 from dsrkit.training.setting import OnTrainingFaces
 
@@ -66,10 +66,11 @@ class JointTask(OnTrainingFaces):
         return nn.ModuleList([self.dsr, self.edgeface, *([self.head] if self.head else [])])
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        self.edgeface.requires_grad_(True)
-        rates = (self.params.learning_rate, self.params.backbone_lr, self.params.backbone_lr)
-        groups = zip(self.trained.children(), rates, strict=False)
-        return [{"params": list(module.parameters()), "lr": rate} for module, rate in groups if list(module.parameters())]
+        params = self.params
+        dsr, head = (list(module.parameters()) if module else [] for module in (self.dsr, self.head))
+        edgeface = backbone_groups(self.edgeface.requires_grad_(True), params.backbone_lr, params.stage_decay)
+        groups = [{"params": dsr, "lr": params.learning_rate}, *edgeface, {"params": head, "lr": params.backbone_lr}]
+        return [group for group in groups if group["params"]]
 
     def batch(self, draw: Draw) -> JointBatch:
         labels = torch.from_numpy(self.setting.train.labels[draw.rows]).to(self.setting.device)
