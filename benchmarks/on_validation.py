@@ -6,6 +6,7 @@ import numpy as np
 
 from dsrkit import metrics
 from dsrkit.bootstrap import bootstrap_difference
+from dsrkit.data.faces import FaceSet
 from dsrkit.models.edgeface import EdgeFace
 from dsrkit.recognition import embed
 from dsrkit.training.setting import Setting
@@ -13,11 +14,16 @@ from dsrkit.training.setting import Setting
 IMPOSTORS = 40_000
 
 
+def all_pairs(faces: FaceSet) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of every pair of faces [p, 2], and whether both are of one subject [p]."""
+    pairs = np.stack(np.triu_indices(len(faces), 1), axis=1)
+    return pairs, faces.labels[pairs[:, 0]] == faces.labels[pairs[:, 1]]
+
+
 def judged(setting: Setting, edgeface: EdgeFace, restored: np.ndarray, tta: bool = False) -> dict:
     """Verification of pairs of validation faces, and what is left of the recogniser on HR faces."""
     faces = setting.validation.faces
-    pairs = np.stack(np.triu_indices(len(faces), 1), axis=1)
-    same = faces.labels[pairs[:, 0]] == faces.labels[pairs[:, 1]]
+    pairs, same = all_pairs(faces)
     keep = same | (np.random.default_rng(0).random(len(same)) < IMPOSTORS / (~same).sum())
     pairs, same = pairs[keep], same[keep]
     embeddings = embed(restored, edgeface, tta)

@@ -26,7 +26,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from on_validation import judged, line, markdown
+from on_validation import all_pairs, judged, line, markdown
+from search_variants import DSR_VARIANTS, JOINT_VARIANTS, PLAIN, PLAIN_OF, Variants
 
 from dsrkit.models import load_dsr, load_edgeface
 from dsrkit.models.edgeface import edgeface_file
@@ -40,96 +41,7 @@ from dsrkit.training.edgeface import finetune
 from dsrkit.training.loop import fit
 from dsrkit.training.setting import Setting
 
-Variants = dict[str, dict[str, Any]]
 Row = dict[str, Any]
-MOVED = {"rotation_probability": 1.0, "rotation_degrees": 8.0, "zoom": 0.08, "shift": 0.035, "identity_target": "augmented"}
-NOBODY = {"warp": 0.027, "cutmix_probability": 0.4, "blend_probability": 0.4}
-OFF = ("jitter_probability", "lambda_relation", "lambda_feature_match", "lambda_tv", "diversity")
-PLAIN: dict[str, Any] = dict.fromkeys((*MOVED, *NOBODY, *OFF), 0.0) | {
-    "identity_target": "stored",
-    "train_sizes": [],
-}
-PLAIN_OF: dict[type, dict[str, Any]] = {
-    DSRTraining: {"initial_dsr": "", "base_channels": 48, "residual_blocks": 8, "learning_rate": 5e-4},
-    CyclicCycle: {
-        "lambda_original": 0.0,
-        "initial_control": "",
-        "control_epochs": 0,
-        "original_share": 0.0,
-        "stage_decay": 1.0,
-        "hr_fraction": 0.25,
-        "learning_rate": 3e-4,
-        "backbone_lr": 3e-4,
-    },
-}
-SEED = DSRTraining.read(ROOT / "params" / "seed-vlr16" / "02_dsr_training.yaml")
-OF_SEED = ("base_channels", "residual_blocks", "learning_rate", "lambda_identity", "lambda_feature_match", "lambda_perceptual")
-OF_SEED += ("lambda_tv", "vgg_weights", "rotation_probability", "rotation_degrees", "jitter_probability")
-PUBLISHED: dict[str, Any] = {name: getattr(SEED, name) for name in OF_SEED}  # all but how long
-DSR_VARIANTS: Variants = {
-    "DSR: L1 + identity": {},
-    "DSR: L1 alone": {"lambda_identity": 0.0},
-    "DSR: identity alone": {"lambda_l1": 0.0},
-    "DSR: L1 + a tenth of identity": {"lambda_identity": 0.1},
-    "DSR: + feature matching .2": {"lambda_feature_match": 0.2},
-    "DSR: + relation": {"lambda_relation": 1.0},
-    "DSR: + perceptual .025": {"lambda_perceptual": 0.025, "vgg_weights": "$DSRKIT_VGG"},
-    "DSR: + total variation 3e-6": {"lambda_tv": 3e-6},
-    "DSR: batch of 32": {"batch_size": 32},
-    "DSR: batch of 8": {"batch_size": 8},
-    "DSR: 32 channels, 6 blocks": {"base_channels": 32, "residual_blocks": 6},
-    "DSR: 64 channels, 12 blocks": {"base_channels": 64, "residual_blocks": 12},
-    "DSR: 32 channels, 20 blocks": {"base_channels": 32, "residual_blocks": 20},
-    "DSR: 80 channels, 3 blocks": {"base_channels": 80, "residual_blocks": 3},
-    "DSR: 132 channels, 20 blocks": {"base_channels": 132, "residual_blocks": 20},
-    "DSR: the published settings": PUBLISHED,
-    "DSR: ensemble of 3": {"members": 3},
-    "DSR: rotation, zoom, shift": MOVED,
-    "DSR: the same + blends .3": MOVED | {"blend_probability": 0.3},
-    "DSR: faces of nobody": MOVED | NOBODY,
-    "DSR: averaged weights": {"ema_decay": 0.998},
-    "DSR: seen from all sides": {"diversity": 0.04},
-    "DSR: three sizes": {"train_sizes": ["16x16", "24x24", "32x32"]},
-}
-ALTERNATE: dict[str, Any] = {
-    "mode": "alternate",
-    "stage2_epochs": 1,
-    "finetune_batch_size": 16,
-    "finetune_jitter_probability": 0.0,
-    "lambda_l1": 1.0,
-}
-FIRST_LAYERS = {"stage_decay": 0.7, "backbone_lr": 6e-4}  # twice the rate in the stem, a third of it in the head
-JOINT_VARIANTS: Variants = {
-    "control: EdgeFace alone, no DSR": {},
-    "control: + relation": {"lambda_relation": 1.0},
-    "control: the first layers most": FIRST_LAYERS,
-    "joint": {},
-    "joint: need not look like a face (no L1)": {"lambda_l1": 0.0},
-    "joint: no HR faces": {"hr_fraction": 0.0},
-    "joint: + relation": {"lambda_relation": 1.0},
-    "alternate: EdgeFace, then DSR": ALTERNATE,
-    "alternate: two such cycles": ALTERNATE | {"cycles": 2},
-    "joint: the first layers most": FIRST_LAYERS,
-    "joint: the same + moved, blends .3, relation": FIRST_LAYERS | MOVED | {"blend_probability": 0.3, "lambda_relation": 1.0},
-    "joint: moved, blends .3, relation": MOVED | {"blend_probability": 0.3, "lambda_relation": 1.0},
-    "joint: a tenth of HR faces": {"hr_fraction": 0.1},
-    "joint: rates 5e-4": {"learning_rate": 5e-4, "backbone_lr": 5e-4},
-    "joint: rotation, zoom, shift": MOVED,
-    "joint: the same + blends .3": MOVED | {"blend_probability": 0.3},
-    "joint: the same + warps": MOVED | {"blend_probability": 0.3, "warp": 0.027},
-    "joint: faces of nobody": MOVED | NOBODY,
-    "joint: + the untouched recogniser .5": {"lambda_original": 0.5},
-    "joint: + the untouched recogniser .5, from all sides": {"lambda_original": 0.5, "diversity": 0.04},
-    "joint: stronger mixtures": {
-        "cutmix_probability": 0.9,
-        "blend_probability": 0.8,
-        "warp": 0.04,
-        "identity_target": "augmented",
-    },
-    "joint: moved + 0.1 ArcFace": MOVED | {"lambda_arcface": 0.1},
-    "joint: moved + 0.1 ArcFace, half of HR faces": MOVED | {"lambda_arcface": 0.1, "hr_fraction": 0.5},
-    "control: moved + 0.1 ArcFace": MOVED | {"lambda_arcface": 0.1},
-}
 KINDS = ((DSR_VARIANTS, DSRTraining, "02_dsr_training"), (JOINT_VARIANTS, CyclicCycle, "04_cyclic_cycle"))
 Trained = tuple[Path | list[Path] | None, Path]  # a DSR (None: bicubic; several: an ensemble), the recogniser of its faces
 
@@ -178,8 +90,7 @@ def at_a_glance(setting: Setting) -> Setting:
     whole = setting.validation
     rows = np.flatnonzero(np.isin(whole.faces.labels, np.unique(whole.faces.labels)[:2]))
     faces = whole.faces.rows(rows)
-    pairs = np.stack(np.triu_indices(len(rows), 1), axis=1)
-    same = faces.labels[pairs[:, 0]] == faces.labels[pairs[:, 1]]
+    pairs, same = all_pairs(faces)
     return replace(
         setting, validation=replace(whole, faces=faces, pairs=pairs, same=same, hr_embeddings=whole.hr_embeddings[rows])
     )
@@ -237,7 +148,6 @@ def seen_by(setting: Setting, trained: Trained, judge: str) -> dict[str, dict[st
 def measured(setting: Setting, name: str, first: str, variants: Variants, rows: list[Row], options: argparse.Namespace) -> Row:
     """Train one variant; judge it beside what it started from, or the ``first`` of its kind, whose scores are kept."""
     tried, train = trainer_of(setting, name, variants[name], options.own)
-    start = start_of(tried, name, options.own)
     if options.steps:
         steps = options.steps
     elif name == first or options.own:
@@ -252,7 +162,10 @@ def measured(setting: Setting, name: str, first: str, variants: Variants, rows: 
     trained = train(tried, steps)
     seconds = time.process_time() - started
     found = seen_by(setting, trained, options.judge)
-    before = seen_by(setting, start, options.judge) if options.own else kept_of(setting, name, first, found)
+    if options.own:
+        before = seen_by(setting, start_of(tried, name, own=True), options.judge)
+    else:
+        before = kept_of(setting, name, first, found)
     row = line(name, found["own"], before.get("own"), "", seconds)
     row["tta"] = line(name, found["tta"], found["own"], "", seconds)
     if options.judge:
