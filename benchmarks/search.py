@@ -215,7 +215,8 @@ def main() -> None:
         for name in wanted:
             assert setting is not None
             row = measured(setting, name, first, variants, rows, options)
-            rows = [other for other in rows if other["recipe"] != name] + [row]
+            kept = json.loads(path.read_text()) if path.exists() else []  # another search may have added to them
+            rows = [other for other in kept if other["recipe"] != name] + [row]
             print(markdown([row]).splitlines()[-1], flush=True)
             path.write_text(json.dumps(rows, indent=1))
     print(markdown(rows))

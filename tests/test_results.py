@@ -48,6 +48,13 @@ def test_the_comparison_of_sizes_is_quoted_as_it_was_made():
     assert quoted(RESULTS, "comparison vlr") == tables.split("\n\n")[1].strip()
 
 
+def test_where_it_stands_is_what_was_measured(of_benchmarks):
+    from standing import recipes, standing
+
+    assert quoted(RESULTS, "standing") == standing()
+    assert quoted(RESULTS, "recipes at 16×16") == recipes()
+
+
 def test_scaling_is_quoted_as_measured(of_benchmarks):
     from scaling import computed, markdown
 

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from dsrkit.bootstrap import Difference, Interval, Subjects, bootstrap_samples, differences, intervals, measured
 from dsrkit.evaluation.decisions import decisions, pair_decisions
 from dsrkit.evaluation.headline import CONTROL, TTA
 from dsrkit.evaluation.report import Row, evaluation_row
 from dsrkit.evaluation.trial import Outcome, Trial
+from dsrkit.runs import is_interactive
 from dsrkit.weighted import Samples
 
 __all__ = ["NEVER_COMPARED", "decisions", "pair_decisions", "reference", "rows_of"]
@@ -28,10 +30,10 @@ def rows_of(trial: Trial, outcomes: Sequence[Outcome]) -> list[Row]:
     Like stands against like: a row with TTA against the direct feed with TTA, the judge's against the judge's. The same people
     are drawn for every row, and each result is drawn once, whatever it is compared with.
     """
-    known: dict[int, Drawn] = {}  # by result: protocols share image quality and similarity
-    for number, result, of_whom in (one for outcome in outcomes for one in _results(trial, outcome)):
-        if number not in known:
-            known[number] = _drawn(trial, result, of_whom)
+    # by number: protocols share image quality and similarity
+    results = {number: of for outcome in outcomes for number, *of in _results(trial, outcome)}
+    bar = tqdm(results.items(), desc="intervals", unit=" results", leave=False, disable=not is_interactive())
+    known: dict[int, Drawn] = {number: _drawn(trial, result, of_whom) for number, (result, of_whom) in bar}
     drawn = [_of_outcome(trial, outcome, known) for outcome in outcomes]
     of_outcome = {id(outcome): one for outcome, one in zip(outcomes, drawn, strict=True)}
     rows = []

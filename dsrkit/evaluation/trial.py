@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, UInt8
+from tqdm.auto import tqdm
 
 from dsrkit.evaluation.all_pairs import all_pairs_verification
 from dsrkit.evaluation.judge import AnyRecognizer, embeddings_of
@@ -26,7 +27,7 @@ from dsrkit.evaluation.quality import Values, identity_similarity, image_quality
 from dsrkit.evaluation.systems import Restorer, System, shown_by
 from dsrkit.evaluation.threshold import Threshold, threshold_for_gallery
 from dsrkit.metrics import calibration_error, cosine_scores, effective_rank, fit_probability, probability, unit_length
-from dsrkit.runs import ROOT, resolve
+from dsrkit.runs import ROOT, is_interactive, resolve
 
 __all__ = [
     "NATIVE",
@@ -144,7 +145,8 @@ def see(trial: Trial, systems: Sequence[System]) -> tuple[dict[Version, Seen], d
     restorers: list[Restorer] = [system.restorer for system in systems]
     if trial.faces.has_hr:
         restorers.insert(0, "hr")
-    for restorer in dict.fromkeys(restorers):
+    versions = list(dict.fromkeys(restorers))
+    for restorer in tqdm(versions, desc="restoring, embedding", unit=" versions", leave=False, disable=not is_interactive()):
         faces, validation = shown_by(restorer, trial.faces), shown_by(restorer, trial.validation)
         if restorer != "hr" and trial.faces.has_hr:
             measured[restorer] = image_quality(faces[trial.looked_at], trial.faces.hr[trial.looked_at], lpips)
