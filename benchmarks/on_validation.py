@@ -62,7 +62,7 @@ def markdown(rows: list[dict]) -> str:
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for row in rows:
         judge = row.get("judge", {"auc": np.nan})
-        cells = [row["recipe"]]
+        cells = [row["recipe"] + (" (never beat its start, which stands here)" if row.get("kept_start") else "")]
         cells += [
             f"{100 * row['auc']:.2f}",
             _gain(row, "auc"),

@@ -30,6 +30,7 @@ from on_validation import all_pairs, judged, line, markdown
 from search_variants import DSR_VARIANTS, JOINT_VARIANTS, PLAIN, PLAIN_OF, Variants
 
 from dsrkit.models import load_dsr, load_edgeface
+from dsrkit.models.checkpoint import read_weights
 from dsrkit.models.edgeface import edgeface_file
 from dsrkit.params import CyclicCycle, DSRTraining
 from dsrkit.recognition import restore
@@ -96,7 +97,7 @@ def at_a_glance(setting: Setting) -> Setting:
     )
 
 
-def seconds_of(train: Callable[[int], Any], steps: int = 10) -> float:
+def seconds_of(train: Callable[[int], Any], steps: int = 25) -> float:
     """Processor time of so many steps, from two short trainings: what comes before and after the steps cancels."""
     seconds = []
     for some in (2, 2 + steps):
@@ -170,7 +171,15 @@ def measured(setting: Setting, name: str, first: str, variants: Variants, rows: 
     row["tta"] = line(name, found["tta"], found["own"], "", seconds)
     if options.judge:
         row["judge"] = line(name, found["judge"], before.get("judge"), "", seconds)
+    row["kept_start"] = never_beat_its_start(setting.run, trained)
     return row | {"faces": steps * tried.params.batch_size, "batch": tried.params.batch_size}
+
+
+def never_beat_its_start(run: Run, trained: Trained) -> bool:
+    """Whether the networks kept are those from before the first step: what is judged then is the start."""
+    dsr, edgeface = trained
+    files = [*(dsr if isinstance(dsr, list) else [dsr] if dsr else []), edgeface]
+    return all(read_weights(file)["epoch"] == 0 for file in files if file.parent == run.folder)
 
 
 def trainer_of(setting: Setting, name: str, changes: dict[str, Any], own: bool) -> tuple[Setting, Callable[..., Trained]]:
