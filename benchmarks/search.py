@@ -81,19 +81,26 @@ def alternated(setting: Setting, start: Trained) -> Trained:
     for number in range(1, params.cycles + 1):
         dsr, edgeface = setting.run.cycle(number)
         finetune(of_finetune(part), load_edgeface(files[1]), files[0], edgeface, {})
-        fit(dsr_task(part, 1, load_dsr(files[0]), load_edgeface(edgeface), {}), part.schedule(epochs=1))
+        fit(dsr_task(part, number, load_dsr(files[0]), load_edgeface(edgeface), {}), part.schedule(epochs=1))
         files = dsr, edgeface
     return files
 
 
-def at_a_glance(setting: Setting) -> Setting:
-    """The setting with two validation subjects: to time steps, not what stands between them."""
-    whole = setting.validation
+def at_a_glance(setting: Setting, some: int = 48) -> Setting:
+    """The setting with some training faces and two validation subjects: to time steps, not what stands around them.
+
+    In a run of its own: restored faces are kept by run, and these are few.
+    """
+    train, whole = setting.train, setting.validation
     rows = np.flatnonzero(np.isin(whole.faces.labels, np.unique(whole.faces.labels)[:2]))
     faces = whole.faces.rows(rows)
     pairs, same = all_pairs(faces)
     return replace(
-        setting, validation=replace(whole, faces=faces, pairs=pairs, same=same, hr_embeddings=whole.hr_embeddings[rows])
+        setting,
+        run=Run(f"{setting.run.name}-glance"),
+        train=train.rows(np.arange(some)),
+        hr_embeddings=setting.hr_embeddings[:some],
+        validation=replace(whole, faces=faces, pairs=pairs, same=same, hr_embeddings=whole.hr_embeddings[rows]),
     )
 
 

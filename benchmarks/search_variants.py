@@ -63,6 +63,9 @@ ALTERNATE: dict[str, Any] = {
     "finetune_batch_size": 16,
     "finetune_jitter_probability": 0.0,
     "lambda_l1": 1.0,
+    "learning_rate_cycle2": 3e-4,  # the second cycle like the first
+    "lambda_identity_cycle2": 1.0,
+    "lambda_feature_match_cycle2": 0.0,
 }
 FIRST_LAYERS = {"stage_decay": 0.7, "backbone_lr": 6e-4}  # twice the rate in the stem, a third of it in the head
 JOINT_VARIANTS: Variants = {

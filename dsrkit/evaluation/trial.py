@@ -151,7 +151,7 @@ def see(trial: Trial, systems: Sequence[System]) -> tuple[dict[Version, Seen], d
         if restorer != "hr" and trial.faces.has_hr:
             measured[restorer] = image_quality(faces[trial.looked_at], trial.faces.hr[trial.looked_at], lpips)
         for system in systems:
-            key = (restorer, system.edgeface, system.tta)
+            key: Version = (restorer, system.edgeface, system.tta)
             if key not in seen and restorer in ("hr", system.restorer):
                 seen[key] = Seen(*(_embedded(system, part) for part in (faces, validation)))
     if trial.mugshots:

@@ -33,7 +33,7 @@ def plan_cycles(setting: Setting) -> pd.DataFrame:
             if step not in seconds:
                 seconds[step] = seconds_of(task(), setting)
             steps = epochs * len(setting.sampler(batch_size))
-            hours = round((steps * seconds[step][0] / params.processes + epochs * seconds[step][1]) / 3600, 2)
+            hours = (steps * seconds[step][0] / params.processes + epochs * seconds[step][1]) / 3600
             planned.append({"cycle": number, "step": step, "epochs": epochs, "steps": steps, "expected hours": hours})
     return pd.DataFrame(planned)
 
