@@ -16,11 +16,10 @@ from typing import Any
 
 import papermill
 import torch
-import yaml
 
 from dsrkit.models.checkpoint import save_checkpoint
 from dsrkit.models.dsr import DSR, DSRConfig, dsr_content
-from dsrkit.params import CyclicCycle, DSRTraining, EdgeFaceFinetune
+from dsrkit.params import STAGES, CyclicCycle, DSRTraining, EdgeFaceFinetune
 from dsrkit.runs import ROOT, Run
 from dsrkit.training import open_setting
 from dsrkit.training.dsr import DSRTask
@@ -28,12 +27,13 @@ from dsrkit.training.edgeface import EdgeFaceTask, margin_head
 from dsrkit.training.plan import plan_cycles, seconds_of
 
 EPOCHS = 4
+NO_CONTROL = {"control": False, "control_epochs": 0}
 Changes = dict[str, Any]
 Trained = dict[str, tuple[int, int, float]]  # by the parameter that counts its epochs: epochs, steps of one, seconds of a step
 
 
 def parameters(of: str, stage: str, **changes: Any) -> Changes:
-    return yaml.safe_load((ROOT / "params" / of / f"{stage}.yaml").read_text()) | changes
+    return STAGES[stage].read(ROOT / "params" / of / f"{stage}.yaml").model_dump() | changes
 
 
 def of_dsr(run: str, common: Changes) -> Trained:
@@ -109,17 +109,13 @@ def main() -> None:
         common = {"run": own.name, "dataset": options.dataset or str(Run(run).dataset)}
         lines = trainings(run, common)
         share = 60 * options.minutes / sum(map(seconds, lines.values()))
-        for stage in ("02_dsr_training", "03_edgeface_finetune", "04_cyclic_cycle", "05_evaluation"):
-            changes = dict(common)
+        for stage in (*lines, "05_evaluation"):
+            changes = common | NO_CONTROL
             if stage in lines:
                 changes |= cut(lines[stage], share)
                 print(f"{run}, {stage}: {100 * share:.2g} % of its steps, {changes}", flush=True)
-            elif stage != "05_evaluation":
-                continue
-            known = parameters(run, stage)
-            changes |= {name: value for name, value in (("control", False), ("control_epochs", 0)) if name in known}
+            known, notebook = parameters(run, stage), f"{stage}.ipynb"
             wanted = known | {name: value for name, value in changes.items() if name in known}
-            notebook = f"{stage}.ipynb"
             papermill.execute_notebook(ROOT / "notebooks" / notebook, own.folder / notebook, wanted, progress_bar=False)
 
 

@@ -91,14 +91,14 @@ def at_a_glance(setting: Setting, some: int = 48) -> Setting:
 
     In a run of its own: restored faces are kept by run, and these are few.
     """
-    train, whole = setting.train, setting.validation
+    whole = setting.validation
     rows = np.flatnonzero(np.isin(whole.faces.labels, np.unique(whole.faces.labels)[:2]))
     faces = whole.faces.rows(rows)
     pairs, same = all_pairs(faces)
     return replace(
         setting,
         run=Run(f"{setting.run.name}-glance"),
-        train=train.rows(np.arange(some)),
+        train=setting.train.first(some),
         hr_embeddings=setting.hr_embeddings[:some],
         validation=replace(whole, faces=faces, pairs=pairs, same=same, hr_embeddings=whole.hr_embeddings[rows]),
     )
@@ -212,6 +212,10 @@ def kept_of(setting: Setting, name: str, first: str, found: dict[str, dict[str, 
     return before
 
 
+def rows_in(path: Path) -> list[Row]:
+    return json.loads(path.read_text()) if path.exists() else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="a run with a data set and, for the joint variants, a dsr.pt")
@@ -223,7 +227,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     path = Run(f"{options.run}-search").folder / "search.json"
-    rows = json.loads(path.read_text()) if path.exists() else []
+    rows = rows_in(path)
     for variants, kind, stage in KINDS:
         first = next(iter(variants))
         wanted = {name: one for name, one in variants.items() if any(part in name for part in options.only.split("|"))}
@@ -231,8 +235,7 @@ def main() -> None:
         for name in wanted:
             assert setting is not None
             row = measured(setting, name, first, variants, rows, options)
-            kept = json.loads(path.read_text()) if path.exists() else []  # another search may have added to them
-            rows = [other for other in kept if other["recipe"] != name] + [row]
+            rows = [other for other in rows_in(path) if other["recipe"] != name] + [row]  # another search may have added some
             print(markdown([row]).splitlines()[-1], flush=True)
             path.write_text(json.dumps(rows, indent=1))
     print(markdown(rows))

@@ -8,6 +8,7 @@ row with a DSR, the interval of its gain over the direct feed lies above 0.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from dsrkit.evaluation import read_metrics
@@ -37,12 +38,18 @@ RECIPES = {
 }
 
 
-def row_of(run: str, protocol: str, name: str) -> Row | None:
-    """A row of a kept evaluation; of its judge (both-lr) where the protocol is "judge"."""
-    kept = read_metrics(ROOT / "docs" / "results" / f"{run}.json")
-    rows = kept["judge"]["rows"] if protocol == "judge" else kept["rows"]
-    wanted = ("both-lr" if protocol == "judge" else protocol, name)
-    return next((row for row in rows if (row["protocol"], row["row"]) == wanted), None)
+@functools.cache
+def kept(run: str) -> Row:
+    return read_metrics(ROOT / "docs" / "results" / f"{run}.json")
+
+
+def row_of(run: str, protocol: str, name: str) -> Row:
+    """A row of a kept evaluation; of its judge (both-lr) where the protocol is "judge". Raises KeyError when there is none."""
+    rows = kept(run)["judge"]["rows"] if protocol == "judge" else kept(run)["rows"]
+    for row in rows:
+        if (row["protocol"], row["row"]) == ("both-lr" if protocol == "judge" else protocol, name):
+            return row
+    raise KeyError(f"docs/results/{run}.json: expected a row {name} of {protocol}, got none. Keep an evaluation that has it.")
 
 
 def level(row: Row, levels: tuple[float, ...], kind: str) -> str:
@@ -58,10 +65,9 @@ def standing() -> str:
     lines = ["| size | protocol | row | set | measured % | over direct feed | over the control | reached |", "|---|" + "---|" * 7]
     for size, run, protocol, name, levels, kind in SET:
         row = row_of(run, protocol, name)
-        assert row is not None, f"{run} has no row {name} of {protocol}"
         form = "{:+g}" if kind == "points" else "{:g}"
         wanted = " / ".join(form.format(value) for value in levels)
-        cells = [size, protocol, row_label(name), wanted, f"{100 * row[ACCURACY]:.2f}"]
+        cells = [size, protocol, row_label(name), wanted, _percent(row)]
         cells += [gain_text(row[f"difference_to_{other}"].get(ACCURACY)) for other in ("direct_feed", "control")]
         lines.append(f"| {' | '.join([*cells, level(row, levels, kind)])} |")
     return "\n".join(lines)
@@ -76,15 +82,14 @@ def recipes() -> str:
         low, high = row_of(run, "both-lr", "cycle_1"), row_of(run, "hr-lr", "cycle_1")
         others = [row_of(run, "both-lr", name) for name in (CONTROL, "dsr")]
         judged = [row_of(run, "judge", name) for name in ("dsr", "cycle_1")]
-        assert low and high
         cells = [recipe, *(_percent(row) for row in (*others, low)), _over_control(low), _over_control(low, "rank1")]
         cells += [_percent(high), _over_control(high), _percent(low, HR_ACCURACY), *(_percent(row) for row in judged)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _percent(row: Row | None, measure: str = ACCURACY) -> str:
-    return f"{100 * row[measure]:.2f}" if row else "–"
+def _percent(row: Row, measure: str = ACCURACY) -> str:
+    return f"{100 * row[measure]:.2f}"
 
 
 def _over_control(row: Row, measure: str = ACCURACY) -> str:
