@@ -86,14 +86,24 @@ class Recognizer:
         dsr: restores VLR faces first; None is direct feed (bicubic).
         threshold: a best score below it is answered ``unknown`` (cosine, −1 to 1).
         tta: add each face's mirror image.
+        hr_edgeface: embeds faces that need no restoring, such as the original beside an ``edgeface`` fine-tuned without HR faces;
+            None is ``edgeface``.
 
     Raises ValueError for a threshold outside −1 to 1.
     """
 
-    def __init__(self, edgeface: EdgeFace, dsr: nn.Module | None = None, threshold: float = 0.35, tta: bool = False) -> None:
+    def __init__(
+        self,
+        edgeface: EdgeFace,
+        dsr: nn.Module | None = None,
+        threshold: float = 0.35,
+        tta: bool = False,
+        hr_edgeface: EdgeFace | None = None,
+    ) -> None:
         if not -1 <= threshold <= 1:
             raise ValueError(f"threshold: expected a cosine from -1 to 1, got {threshold}.")
         self.edgeface, self.dsr, self.threshold, self.tta = edgeface, dsr, threshold, tta
+        self.hr_edgeface = hr_edgeface or edgeface
         self.labels: list[str] = []
         self.gallery = np.empty((0, EMBEDDING_SIZE), np.float32)
 
@@ -110,8 +120,8 @@ class Recognizer:
             raise ValueError("Expected images with values in [0, 1], got others. Divide bytes by 255.")
         pixels = as_bytes(images)
         if through_dsr or images.shape[2:] != (112, 112):
-            pixels = restore(pixels, self.dsr)
-        return embed(pixels, self.edgeface, self.tta)
+            return embed(restore(pixels, self.dsr), self.edgeface, self.tta)
+        return embed(pixels, self.hr_edgeface, self.tta)
 
     def enroll(self, images: Float[Tensor, "n 3 h w"], labels: Sequence[str], through_dsr: bool = False) -> None:
         """Add faces to the gallery. HR faces (112×112) are embedded as they are unless ``through_dsr``; VLR faces are restored.

@@ -7,11 +7,13 @@ import io
 import shutil
 import time
 import zlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Event
 
 import numpy as np
 import pytest
+import torch
 from desk_run import make_run, save_parameters
 from matplotlib.figure import Figure
 from PIL import Image
@@ -31,6 +33,7 @@ from dsrkit.desk.views import points_at, roc_chart, sweep_chart
 from dsrkit.evaluation.open_set import threshold_sweep
 from dsrkit.evaluation.systems import open_systems
 from dsrkit.evaluation.trial import evaluate, open_trial
+from dsrkit.models import load_edgeface
 from dsrkit.params import ParameterError
 from dsrkit.runs import Run, pick_device
 
@@ -104,6 +107,19 @@ def test_results_are_those_of_the_evaluation(run, state):
         assert np.allclose(mine.identified["top_score"], outcome.identified["top_score"], atol=1e-6)
         assert mine.identified["rank"].tolist() == outcome.identified["rank"].tolist()
         assert mine.verified["auc"] == pytest.approx(outcome.verified["auc"])
+
+
+def test_hr_faces_may_be_left_to_another(run, state, tmp_path):
+    mixed, path = DeskState(run, evaluation_of(run, settings())), tmp_path / "another.pt"
+    torch.manual_seed(5)
+    another = {name: value + 0.01 * torch.randn_like(value) for name, value in load_edgeface("demo").state_dict().items()}
+    torch.save(another, path)
+    system = replace(mixed.systems["dsr"], hr_edgeface=load_edgeface(path))
+    mixed.systems["dsr"] = replace(system, files=system.files | {"hr_edgeface": path})
+    expected = next(one for one in evaluate(mixed.trial, [mixed.systems["dsr"]]) if one.protocol == "hr-lr")
+    found, own = mixed.judged("dsr", "hr-lr"), state.judged("dsr", "hr-lr")
+    assert found.verified["auc"] == pytest.approx(expected.verified["auc"])
+    assert not np.allclose(found.gallery, own.gallery) and np.array_equal(found.embeddings, own.embeddings)
 
 
 def test_a_run_that_evaluates_another_s_networks_opens_with_these(run, state, tmp_path):

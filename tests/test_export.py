@@ -23,15 +23,17 @@ from dsrkit.export.parity import choose_int8, open_task  # noqa: E402
 from dsrkit.export.quantise import WAYS  # noqa: E402
 from dsrkit.export.settings import Export  # noqa: E402
 from dsrkit.export.stage import calibration_faces, file_facts, open_row, output_files, split_task, write_int8, write_models  # noqa: E402
-from dsrkit.models import CheckpointError, load_dsr, load_edgeface  # noqa: E402
+from dsrkit.models import CheckpointError, edgeface_file, load_dsr, load_edgeface  # noqa: E402
+from dsrkit.models.checkpoint import save_checkpoint  # noqa: E402
 from dsrkit.models.lora import add_lora, merged_state_dict  # noqa: E402
 from dsrkit.models.onnx import OnnxRecognizer  # noqa: E402
 from dsrkit.recognition import embed, restore  # noqa: E402
 from dsrkit.runs import Run, file_hash  # noqa: E402
 
 SETTINGS = {
-    "run": "tiny", "seed": 0, "device": "cpu", "dataset": "", "edgeface": "demo", "row": "dsr", "vlr_size": "16x16", "tta": False,
-    "int8": "static-dsr", "validation_faces": 8, "limit": 0, "bootstrap_draws": 20, "rounds": 2, "batches": [1], "threads": [1],
+    "run": "tiny", "seed": 0, "device": "cpu", "dataset": "", "edgeface": "demo", "hr_edgeface": "own", "row": "dsr",
+    "vlr_size": "16x16", "tta": False, "int8": "static-dsr", "validation_faces": 8, "limit": 0, "bootstrap_draws": 20,
+    "rounds": 2, "batches": [1], "threads": [1],
 }  # fmt: skip
 
 
@@ -320,6 +322,23 @@ def test_stage_writes_all_its_files(run):
     assert "BSD-3-Clause" in about["licence_of_edgeface_weights"] and about["threshold"] == ""
     assert {fact["file"] for fact in file_facts(run).values()} == {"dsrkit.onnx", "dsrkit_int8.onnx", "edgeface.onnx"}
     assert "dsr_sha256" not in OnnxRecognizer(output_files(run)["edgeface"]).about
+
+
+def test_hr_faces_may_be_left_to_the_original(run):
+    torch.manual_seed(1)
+    tuned = {name: value + 0.01 * torch.randn_like(value) for name, value in load_edgeface("demo").state_dict().items()}
+    inputs = {"dsr": {"file": "dsr.pt", "sha256": file_hash(run.dsr)}}
+    about = {"provenance": {"inputs": inputs}, "metrics": {}}
+    save_checkpoint(run.edgeface, "edgeface", {"backbone_state_dict": tuned} | about)
+    own, original = (
+        open_row(run, Export.check(SETTINGS | {"row": "dsr_finetuned", "hr_edgeface": choice})) for choice in ("own", "original")
+    )
+    faces = torch.rand(2, 3, 112, 112)
+    with torch.no_grad():
+        assert torch.equal(original.hr_edgeface(faces), load_edgeface("demo")(faces))
+        assert torch.equal(own.hr_edgeface(faces), own.edgeface(faces))
+    assert own.about == original.about and own.hr_about["edgeface_sha256"] == file_hash(run.edgeface)
+    assert original.hr_about["edgeface_sha256"] == file_hash(edgeface_file("demo"))
 
 
 def test_threshold_is_that_of_the_evaluation_of_these_very_files(run):

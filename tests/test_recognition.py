@@ -9,6 +9,7 @@ from dsrkit.data.degrade import as_tensor, upscale
 from dsrkit.data.faces import open_split
 from dsrkit.models import load_dsr, load_edgeface
 from dsrkit.recognition import UNKNOWN, Recognizer, embed, quality, restore
+from dsrkit.training.teacher import fresh_edgeface
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,18 @@ def test_vlr_faces_go_through_dsr_and_hr_faces_only_when_asked(edgeface, dsr, fa
     assert np.allclose(direct.gallery[6:], embed(restore(faces.vlr, None), edgeface), atol=1e-6)
     assert np.allclose(restoring.gallery[6:], embed(restore(faces.vlr, dsr), edgeface), atol=1e-6)
     assert not np.allclose(direct.gallery[6:], restoring.gallery[6:], atol=1e-4)
+
+
+def test_another_edgeface_may_embed_hr_faces(edgeface, dsr, faces):
+    another = fresh_edgeface()
+    recognizer = Recognizer(edgeface, dsr, hr_edgeface=another)
+    recognizer.enroll(as_tensor(faces.hr), faces.subjects)
+    recognizer.enroll(as_tensor(faces.vlr), faces.subjects)
+    recognizer.enroll(as_tensor(faces.hr), faces.subjects, through_dsr=True)
+    count = len(faces)
+    assert np.allclose(recognizer.gallery[:count], embed(faces.hr, another), atol=1e-6)
+    assert np.allclose(recognizer.gallery[count : 2 * count], embed(restore(faces.vlr, dsr), edgeface), atol=1e-6)
+    assert np.allclose(recognizer.gallery[2 * count :], embed(restore(faces.hr, dsr), edgeface), atol=1e-6)
 
 
 def test_tta_adds_the_mirror_image_before_normalising(edgeface, faces):

@@ -152,6 +152,27 @@ def test_scores_of_pairs_are_the_cosines_that_the_protocol_names(evaluated):
     assert by_name["hr", "hr-lr"].verified["scores"] == pytest.approx(np.array(upper), abs=1e-5)
 
 
+def test_hr_faces_may_be_left_to_the_original(evaluated, params, run, judge_path):
+    asked = params.model_copy(update={"hr_edgeface": "original", "judge": str(judge_path)})
+    trial, systems = open_trial(run, asked), open_systems(run, asked, CPU)
+    original, cycle = systems[0].edgeface, systems[4]
+    assert cycle.row == "cycle_1" and cycle.files["hr_edgeface"] == systems[0].files["edgeface"]
+    assert "hr_edgeface" not in systems[2].files  # the DSR's row has the original anyway
+    judges = judge_systems(asked, systems, CPU)
+    outcomes = list(evaluate(trial, [*systems, *judges]))
+    low, high = embed(restore(trial.faces.vlr, cycle.restorer), cycle.edgeface), embed(trial.faces.hr, original)
+    expected = [float(np.dot(high[one], low[other])) for one, other in trial.pairs]
+    mixed = pick(outcomes, "cycle_1", "hr-lr")
+    assert mixed.verified["scores"] == pytest.approx(np.array(expected), abs=1e-5)
+    assert mixed.hr_verified["accuracy"] == pick(outcomes, "hr").verified["accuracy"]
+    own = pick(evaluated[2], "cycle_1")
+    assert np.array_equal(pick(outcomes, "cycle_1").verified["scores"], own.verified["scores"])
+    assert not np.array_equal(own.hr_embeddings, mixed.hr_embeddings)
+    seen_by_judge = pick(outcomes, "cycle_1", "hr-lr", "judge")
+    assert np.allclose(seen_by_judge.hr_embeddings, embed(trial.faces.hr, judges[0].edgeface), atol=1e-5)
+    assert "hr_edgeface" not in seen_by_judge.system.files
+
+
 def test_strangers_are_nobody_of_the_gallery(evaluated):
     trial, _, outcomes = evaluated
     labels = trial.faces.labels

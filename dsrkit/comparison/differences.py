@@ -19,7 +19,7 @@ from dsrkit.comparison.records import Record, Recorded, stage_parameters
 MISSING = "–"
 # Parameters of how a stage runs or shows, which change none of its numbers.
 WITHOUT_EFFECT = {"resume", "checkpoint_minutes", "workers", "dry_run", "show_faces", "strips"}
-OFF = {"0", "false", "", "[]", "none"}  # how a parameter says that what it stands for is not done
+OFF = {"0", "false", "", "[]", "none", "own"}  # how a parameter says that what it stands for is not done
 Told = Callable[[Record], Any]  # a fact of a run; None where it was not recorded
 
 

@@ -26,7 +26,7 @@ from dsrkit.evaluation.native import NATIVE_HR
 from dsrkit.evaluation.open_set import identification, sweep_of
 from dsrkit.evaluation.protocols import verification
 from dsrkit.evaluation.systems import Restorer, System, open_systems, shown_by
-from dsrkit.evaluation.trial import NATIVE, Seen, Trial, frozen_threshold, gallery_version, open_trial
+from dsrkit.evaluation.trial import NATIVE, Seen, Trial, frozen_threshold, gallery_version, open_trial, version_of
 from dsrkit.metrics import unit_length
 from dsrkit.params import Evaluation
 from dsrkit.runs import Run, pick_device, resolve
@@ -131,7 +131,7 @@ class DeskState:
 
     def _seen(self, system: System, report: Report) -> Seen:
         """The embeddings of the split and of the validation split, as the system sees them."""
-        key = (system.restorer, system.edgeface, system.tta)
+        key = version_of(system)
         if key not in self._known:
             parts = (self.trial.faces, self.trial.validation)
             made = [embedded(system, part, self._dataset_hash, self.run.folder / "desk" / "cache", report) for part in parts]
@@ -154,8 +154,7 @@ class DeskState:
         trial, labels, probes = self.trial, self.trial.faces.labels, self.trial.protocols[protocol]
         low, high = self._seen(system, report), None
         if trial.faces.has_hr and protocol != "both-lr":
-            files = {"edgeface": system.files["edgeface"]}
-            high = self._seen(replace(system, row=f"HR faces, as {system.row} sees them", restorer="hr", files=files), report)
+            high = self._seen(replace(system.at_hr(), row=f"HR faces, as {system.row} sees them"), report)
         left = gallery_version(protocol, low, high)
         frozen = frozen_threshold(trial, left.validation, low.validation).value
         gallery = left.faces[trial.gallery]

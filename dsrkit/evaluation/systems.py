@@ -8,6 +8,8 @@
     dsr_finetuned           the fine-tuned EdgeFace on restored faces
     cycle_1, …              both networks after each cycle
 
+HR faces, such as a gallery's, are embedded by a row's own EdgeFace or, with ``hr_edgeface`` "original", by the untouched one, in
+whose space the others are taught: asymmetric testing (Budnik and Avrithis 2020, arXiv 2006.16331).
 With test-time augmentation (TTA) each has a twin, ``<row>_tta``. A *judge*, any recogniser that took no part in training
 (``dsrkit.evaluation.judge``), may score the same faces: what it gains from restoring, the DSR cannot have learnt from it.
 """
@@ -42,7 +44,8 @@ Restorer = nn.Module | Literal["hr", "bicubic"]
 class System:
     """One row: what its recogniser is shown, and who recognises. ``files`` are what it was read from, by role.
 
-    ``restorer`` is a DSR, "bicubic", or "hr" for HR faces; ``recognizer`` is "run" or "judge".
+    ``restorer`` is a DSR, "bicubic", or "hr" for HR faces; ``recognizer`` is "run" or "judge". ``hr_edgeface`` embeds HR faces;
+    None is ``edgeface`` itself.
     """
 
     row: str
@@ -51,6 +54,12 @@ class System:
     files: dict[str, Path]
     tta: bool = False
     recognizer: str = "run"
+    hr_edgeface: AnyRecognizer | None = None
+
+    def at_hr(self) -> System:
+        """The system as it looks at HR faces, a gallery's for instance."""
+        file = self.files.get("hr_edgeface", self.files["edgeface"])
+        return replace(self, restorer="hr", edgeface=self.hr_edgeface or self.edgeface, files={"edgeface": file})
 
     def restored(self, faces: FaceSet) -> UInt8[np.ndarray, "n 112 112 3"]:
         """What this system shows its recogniser for each VLR face."""
@@ -80,7 +89,10 @@ def open_systems(run: Run, params: Evaluation, device: torch.device) -> list[Sys
     for row, dsrs, edgeface in rows:
         files = {"dsr" if number == 1 else f"dsr_member{number}": path for number, path in enumerate(dsrs, 1)}
         restorer = restorers[dsrs] if dsrs else "hr" if row == "hr" else "bicubic"
-        systems.append(System(row, edgefaces[edgeface], restorer, files | {"edgeface": edgeface}))
+        files |= {"edgeface": edgeface}
+        by = edgeface_of_hr(params.hr_edgeface, edgeface, original)
+        files |= {} if by == edgeface else {"hr_edgeface": by}
+        systems.append(System(row, edgefaces[edgeface], restorer, files, hr_edgeface=edgefaces[by]))
     return with_twins(systems) if params.tta else systems
 
 
@@ -101,6 +113,11 @@ def rows_on_disk(run: Run, original: Path) -> list[tuple[str, tuple[Path, ...], 
             check_lineage(dsr, edgeface)
             rows.append((row, (dsr,), edgeface))
     return rows
+
+
+def edgeface_of_hr(choice: Literal["own", "original"], own: Path, original: Path) -> Path:
+    """Which EdgeFace embeds HR faces beside one that embeds VLR faces."""
+    return original if choice == "original" else own
 
 
 def ensemble_members(run: Run) -> tuple[Path, ...]:
@@ -165,9 +182,13 @@ def judge_systems(params: Evaluation, systems: Sequence[System], device: torch.d
                 f"as the run's own {known.name}. Give another one, such as EdgeFace-xs beside EdgeFace-xxs, or none."
             )
     return [
-        replace(system, edgeface=judge, files=system.files | {"edgeface": path}, recognizer="judge")
+        replace(system, edgeface=judge, files=dsr_files(system) | {"edgeface": path}, recognizer="judge", hr_edgeface=None)
         for system in distinct_restorers(systems)
     ]
+
+
+def dsr_files(system: System) -> dict[str, Path]:
+    return {role: path for role, path in system.files.items() if role.startswith("dsr")}
 
 
 def judge_about(judges: Sequence[System], rows: Sequence[Row]) -> dict[str, Any] | None:

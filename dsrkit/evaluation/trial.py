@@ -41,6 +41,7 @@ __all__ = [
     "open_trial",
     "outcomes_of",
     "see",
+    "version_of",
 ]
 
 
@@ -64,7 +65,7 @@ class Outcome:
     identified: dict[str, Any]
     sweep: pd.DataFrame
     embeddings: Float[np.ndarray, "n d"]  # of the faces as this system sees VLR ones
-    hr_embeddings: Float[np.ndarray, "n d"] | None  # of the HR faces, by the same recogniser
+    hr_embeddings: Float[np.ndarray, "n d"] | None  # of the HR faces, by whom the system has for them
     hr_verified: dict[str, Any] | None  # verification of those
     quality: dict[str, float]  # means of ``image_quality``
     probes: Int[np.ndarray, " q"]  # whom ``identified`` is about
@@ -92,9 +93,9 @@ def outcomes_of(
     """Everything after the embeddings: ``seen`` and ``measured`` are what ``see`` gives."""
     of_hr: dict[tuple[AnyRecognizer, bool], dict[str, Any] | None] = {}
     for system in systems:
-        low, whole = seen[system.restorer, system.edgeface, system.tta], seen.get(("hr", system.edgeface, system.tta))
+        low, whole = seen[version_of(system)], seen.get(version_of(system.at_hr()))
         high, mugshots = (None, whole) if trial.mugshots else (whole, None)
-        recogniser = (system.edgeface, system.tta)
+        recogniser = (system.at_hr().edgeface, system.tta)
         if recogniser not in of_hr:
             of_hr[recogniser] = verification(high.faces, trial.pairs, trial.same, trial.folds) if high else None
         similarity: Values = {}
@@ -133,7 +134,7 @@ def with_mugshots(trial: Trial, low: Seen, mugshots: Seen) -> Seen:
 
 
 def see(trial: Trial, systems: Sequence[System]) -> tuple[dict[Version, Seen], dict[Restorer, Values]]:
-    """Embeddings by restorer, recogniser and TTA (of HR faces for every recogniser), and image quality by restorer.
+    """Embeddings by restorer, recogniser and TTA (of HR faces by whom each system has for them), and image quality by restorer.
 
     One restorer after the other: the faces of one are in memory at a time (300 MB for LFW), embeddings are small.
     """
@@ -150,17 +151,22 @@ def see(trial: Trial, systems: Sequence[System]) -> tuple[dict[Version, Seen], d
         faces, validation = shown_by(restorer, trial.faces), shown_by(restorer, trial.validation)
         if restorer != "hr" and trial.faces.has_hr:
             measured[restorer] = image_quality(faces[trial.looked_at], trial.faces.hr[trial.looked_at], lpips)
-        for system in systems:
-            key: Version = (restorer, system.edgeface, system.tta)
-            if key not in seen and restorer in ("hr", system.restorer):
+        for system in (one.at_hr() if restorer == "hr" else one for one in systems):
+            key = version_of(system)
+            if key not in seen and system.restorer == restorer:
                 seen[key] = Seen(*(_embedded(system, part) for part in (faces, validation)))
     if trial.mugshots:
         parts = [trial.mugshots.hr, trial.validation.hr if trial.validation.has_hr else trial.mugshots.hr[:0]]
-        for system in systems:
-            key = ("hr", system.edgeface, system.tta)
+        for system in (one.at_hr() for one in systems):
+            key = version_of(system)
             if key not in seen:
                 seen[key] = Seen(*(_embedded(system, part) for part in parts))
     return seen, measured
+
+
+def version_of(system: System) -> Version:
+    """What makes a system's embeddings."""
+    return system.restorer, system.edgeface, system.tta
 
 
 def _embedded(system: System, faces: UInt8[np.ndarray, "n 112 112 3"]) -> Float[np.ndarray, "n d"]:

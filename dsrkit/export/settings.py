@@ -16,6 +16,7 @@ class Export(Stage):
     device: Literal["cpu"]
     dataset: str
     edgeface: str
+    hr_edgeface: Literal["own", "original"]
     row: str
     vlr_size: Size
     tta: bool

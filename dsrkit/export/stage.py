@@ -17,7 +17,7 @@ import dsrkit
 from dsrkit.data.faces import FaceSet, open_split, read_pairs
 from dsrkit.evaluation.headline import TTA
 from dsrkit.evaluation.report import read_metrics
-from dsrkit.evaluation.systems import rows_on_disk
+from dsrkit.evaluation.systems import edgeface_of_hr, rows_on_disk
 from dsrkit.export.loader import load_onnx
 from dsrkit.export.network import RestoredFromBytes
 from dsrkit.export.parity import Parity, Task, choose_int8, open_task, parity
@@ -36,12 +36,17 @@ OUTPUT_TEXT = "embeddings: float32 [N, 512], unit length; restored: uint8 [N, 11
 
 @dataclass(frozen=True)
 class Exported:
-    """A row's networks and the files that they were read from; ``dsr`` is None for the direct feed."""
+    """A row's networks and the files that they were read from; ``dsr`` is None for the direct feed.
+
+    ``hr_edgeface`` embeds HR faces; ``hr_about`` is what its file says of it.
+    """
 
     edgeface: EdgeFace
     dsr: nn.Module | None
     tta: bool
     about: dict[str, str]
+    hr_edgeface: EdgeFace
+    hr_about: dict[str, str]
 
     def module(self) -> RestoredFromBytes:
         """The same as a PyTorch module, for comparison: weights channels last, as they are loaded."""
@@ -60,7 +65,8 @@ def open_row(run: Run, params: Export) -> Exported:
     Raises FileNotFoundError for a run without checkpoints, ValueError for a row of which the run has none, or that restores
     nothing (``hr``).
     """
-    rows = {row: (dsrs, edgeface) for row, dsrs, edgeface in rows_on_disk(run, edgeface_file(params.edgeface)) if row != "hr"}
+    original = edgeface_file(params.edgeface)
+    rows = {row: (dsrs, edgeface) for row, dsrs, edgeface in rows_on_disk(run, original) if row != "hr"}
     if params.row not in rows:
         raise ValueError(
             f"row: expected a row of which {run.name} has the checkpoints, one of {', '.join(rows)}, got {params.row!r}. "
@@ -69,7 +75,12 @@ def open_row(run: Run, params: Export) -> Exported:
     dsrs, edgeface = rows[params.row]
     dsr = None if not dsrs else load_dsr(dsrs[0] if len(dsrs) == 1 else list(dsrs))
     files = {("dsr" if number == 1 else f"dsr_member{number}"): path for number, path in enumerate(dsrs, 1)}
-    return Exported(load_edgeface(edgeface), dsr, params.tta, _about(run, params, files | {"edgeface": edgeface}))
+    about = _about(run, params, files | {"edgeface": edgeface})
+    by = edgeface_of_hr(params.hr_edgeface, edgeface, original)
+    of_dsr = ("dsr", "threshold", "output", "row")
+    hr_about = {key: text for key, text in about.items() if not key.startswith(of_dsr)}
+    hr_about |= {"licence_of_edgeface_weights": _licence(by, original), "edgeface_sha256": file_hash(by)}
+    return Exported(load_edgeface(edgeface), dsr, params.tta, about, load_edgeface(by), hr_about)
 
 
 def _licence(edgeface: Path, original: Path) -> str:
@@ -111,9 +122,7 @@ def write_models(run: Run, params: Export, exported: Exported) -> None:
     """Write ``dsrkit.onnx`` and ``edgeface.onnx`` (the recogniser alone, for HR faces of a gallery)."""
     files = output_files(run)
     export_pipeline(files["float"], exported.edgeface, exported.dsr, params.vlr_size, params.tta, exported.about)
-    of_dsr = ("dsr", "threshold", "output", "row")
-    about = {key: text for key, text in exported.about.items() if not key.startswith(of_dsr)}
-    export_edgeface(files["edgeface"], exported.edgeface, params.tta, about)
+    export_edgeface(files["edgeface"], exported.hr_edgeface, params.tta, exported.hr_about)
 
 
 def split_task(run: Run, params: Export, split: str, exported: Exported) -> Task:

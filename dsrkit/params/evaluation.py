@@ -15,6 +15,7 @@ class Evaluation(Stage):
     dataset: str
     split: Literal["val", "test"]
     edgeface: str
+    hr_edgeface: Literal["own", "original"]
     vlr_size: Size
     threshold: Annotated[float, Field(ge=-1, le=1)]
     threshold_fpir: Probability
