@@ -65,12 +65,12 @@ def markdown(rows: list[dict]) -> str:
         cells = [row["recipe"] + (" (never beat its start, which stands here)" if row.get("kept_start") else "")]
         cells += [
             f"{100 * row['auc']:.2f}",
-            _gain(row, "auc"),
+            gain_of(row, "auc"),
             f"{100 * row['tar_at_far_0.01']:.1f}",
-            _gain(row, "tar_at_far_0.01"),
+            gain_of(row, "tar_at_far_0.01"),
         ]
-        cells += [_gain(row.get("tta", {}), "auc")] if mirrored else []
-        cells += [f"{100 * judge['auc']:.2f}", _gain(judge, "auc")] if of_judge else []
+        cells += [gain_of(row.get("tta", {}), "auc")] if mirrored else []
+        cells += [f"{100 * judge['auc']:.2f}", gain_of(judge, "auc")] if of_judge else []
         cells += [f"{row['d_prime']:.2f}", f"{row['effective_rank']:.0f}", f"{row['hr_similarity']:.3f}"]
         cells += [f"{row['faces']:,}"] if counted else []
         cells += [f"{row['seconds']}"]
@@ -78,7 +78,7 @@ def markdown(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def _gain(row: dict, measure: str) -> str:
+def gain_of(row: dict, measure: str) -> str:
     if "gain" not in row:
         return "–"
     part = row["gain"][measure]
