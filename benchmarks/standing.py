@@ -35,6 +35,7 @@ RECIPES = {
     "on from `vlr`": "tries/vlr16-on-from-vlr",
     "small, flips (`cpu16`)": "cpu16",
     "small, from nothing (`vlr16`)": "vlr16",
+    "VLR faces alone": "tries/vlr16-no-hr",
 }
 
 
