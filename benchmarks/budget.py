@@ -61,7 +61,7 @@ def of_cycle(run: str, common: Changes) -> Trained:
     params = CyclicCycle.check(parameters(run, "04_cyclic_cycle", **common, **start, control_epochs=0))
     setting = open_setting(params)
     plan = plan_cycles(setting).groupby("step")[["steps", "expected hours"]].sum()
-    pace = 3600 * plan["expected hours"] / plan["steps"] * (params.soup or 1)
+    pace = 3600 * plan["expected hours"] / plan["steps"]
     steps, few = (len(setting.sampler(size)) for size in (params.batch_size, params.finetune_batch_size))
     first = {"epochs": (params.epochs, steps, pace["joint" if params.mode == "joint" else "DSR"])}
     if params.cycles == 1:

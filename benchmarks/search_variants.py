@@ -19,7 +19,6 @@ PLAIN_OF: dict[type, dict[str, Any]] = {
     DSRTraining: {"initial_dsr": "", "base_channels": 48, "residual_blocks": 8, "learning_rate": 5e-4},
     CyclicCycle: {
         "lambda_original": 0.0,
-        "soup": 0,
         "initial_control": "",
         "control_epochs": 0,
         "original_share": 0.0,

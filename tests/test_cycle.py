@@ -355,22 +355,3 @@ def test_one_pair_of_networks_for_several_sizes(start, stage_params):
     for step in (control, joint):
         for record in step.fit.history:
             assert record["auc"] == pytest.approx(np.mean([record[f"auc_{size}"] for size in ("14x16", "16x16", "20x20")]))
-
-
-def test_a_soup_is_the_mean_of_trainings_that_differ_in_their_seeds(start, stage_params, improving):
-    rates = {"epochs": 1, "learning_rate": 4e-4, "backbone_lr": 4e-4, "lambda_arcface": 0.1, "original_share": 0.5}
-    params = stage_params("04_cyclic_cycle", mode="joint", accept_level=0.0, soup=2, control_epochs=1, select_by="auc", **rates)
-    titles = set()
-    control, joint = run_cycles(open_setting(params), on_epoch=lambda title, history: titles.add(title))
-    assert titles == {f"{title}, {number} of 2" for title in ("control, no DSR", "cycle 1, joint") for number in (1, 2)}
-    for name, key in (("dsr", "state_dict"), ("edgeface", "backbone_state_dict"), ("edgeface", "arcface_state_dict")):
-        first, second = (load_checkpoint(start.folder / f"soup/{name}_cycle1_{number}.pt", name)[key] for number in (1, 2))
-        mean = load_checkpoint(start.folder / f"{name}_cycle1.pt", name)[key]
-        assert not same_weights(first, second)
-        for weight, value in mean.items():
-            torch.testing.assert_close(value, (first[weight] + second[weight]) / 2)
-    for step in (control, joint):
-        assert len(step.fit.members) == 2 and step.fit.seconds == sum(one.seconds for one in step.fit.members)
-        assert step.record("auc")["ended"] == "mean of 2 trainings"
-    assert (start.folder / "soup/edgeface_direct_2.pt").is_file()
-    assert json.loads(start.cycle(1)[0].with_suffix(".pt.json").read_text())["metrics"]["eer"] == joint.fit.best["eer"]

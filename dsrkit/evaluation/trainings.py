@@ -20,7 +20,7 @@ from dsrkit.models.checkpoint import read_about
 RECIPE = (
     "lambda_distill", "lambda_arcface", "lambda_hr", "hr_fraction", "lambda_direct", "direct_fraction", "lora_rank",
     "original_share", "warp", "cutmix_probability", "blend_probability", "rotation_probability", "zoom", "shift",
-    "jitter_probability", "soup",
+    "jitter_probability",
 )  # fmt: skip
 
 

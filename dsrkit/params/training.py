@@ -138,7 +138,6 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses, Sizes):
     finetuned_edgeface: str
     mode: Literal["alternate", "joint"]
     cycles: Positive
-    soup: Count
     skip_dsr: bool
     skip_edgeface: bool
     control_epochs: Count
@@ -169,9 +168,7 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses, Sizes):
     def _what_goes_with_the_mode(self) -> Self:
         of_alternate = ("skip_dsr", "skip_edgeface", "lora_rank", "lambda_direct")
         without = (
-            of_alternate
-            if self.mode == "joint"
-            else ("soup", "control_epochs", "initial_control", "train_sizes", "lambda_original")
+            of_alternate if self.mode == "joint" else ("control_epochs", "initial_control", "train_sizes", "lambda_original")
         )
         if silent := [name for name in without if getattr(self, name)]:
             raise ValueError(

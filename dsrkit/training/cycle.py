@@ -29,7 +29,6 @@ from dsrkit.training.launch import in_processes, together
 from dsrkit.training.loop import Fit, fit
 from dsrkit.training.resume import Progress
 from dsrkit.training.setting import Setting
-from dsrkit.training.soup import fit_soup, member_file
 
 OnStep = Callable[[str, list[dict[str, float]]], None]
 Files = tuple[Path, Path]  # a DSR and an EdgeFace
@@ -124,7 +123,6 @@ def run_cycles(setting: Setting, on_epoch: OnStep = lambda title, history: None)
     if params.control_epochs:
         replaced.append(run.edgeface_direct)
         inputs["control"] = control_start(setting)
-    replaced += [member_file(file, number) for file in replaced for number in members(params)]
     progress = setting.progress("04_cyclic_cycle", setting.origin(**inputs), replaced, list(inputs.values()))
     cycles = Cycles(setting, files, progress, on_epoch, [])
     if params.control_epochs:
@@ -165,11 +163,6 @@ def of_finetune(setting: Setting) -> Setting:
     return replace(setting, params=setting.params.of_finetune())
 
 
-def members(params: CyclicCycle) -> range:
-    """The trainings of a soup, from 1; none where there is no soup."""
-    return range(1, params.soup + 1)
-
-
 def joint_task(setting: Setting, number: int, dsr: DSR, edgeface: EdgeFace, origin: dict[str, Any]) -> JointTask:
     """Both networks of cycle ``number`` at once."""
     params = setting.params
@@ -199,39 +192,21 @@ def control_task(setting: Setting, number: int, origin: dict[str, Any]) -> Joint
 
 
 def _joint(cycles: Cycles, number: int, files: Files) -> None:
-    def task(setting: Setting) -> JointTask:
-        dsr, edgeface = read_dsr(files[0], setting.device), load_edgeface(files[1], setting.device)
-        return joint_task(setting, number, dsr, edgeface, cycles.origin(files))
-
-    done = _fit_joint(cycles, task, f"cycle {number}, joint", cycles.params.of_joint(number).epochs)
-    cycles.judge(number, "joint", done, files, cycles.setting.run.cycle(number))
-
-
-def _fit_joint(cycles: Cycles, task: Callable[[Setting], JointTask], title: str, epochs: int) -> Fit:
-    """Train what ``task`` makes; or ``soup`` of them, with this seed and the next, to keep their mean."""
-    setting, params = cycles.setting, cycles.params
-    schedule = setting.schedule(epochs=epochs, warmup_epochs=params.warmup_epochs)
-
-    def trained(one: JointTask, title: str) -> Fit:
-        return fit(one, schedule, partial(cycles.on_epoch, title), cycles.watch(), title, cycles.progress)
-
-    if not params.soup:
-        return trained(task(setting), title)
-    mean = task(setting.with_params(original_share=0.0))  # each member has its share of the original already
-    parts = [task(setting.with_params(seed=params.seed + number - 1)) for number in members(params)]
-    for number, part in enumerate(parts, 1):
-        part.paths = mean.paths[0] and member_file(mean.paths[0], number), member_file(mean.paths[1], number)
-    return fit_soup(parts, lambda part, number: trained(part, f"{title}, {number} of {params.soup}"), mean)
+    setting, params, title = cycles.setting, cycles.params, f"cycle {number}, joint"
+    dsr, edgeface = read_dsr(files[0], setting.device), load_edgeface(files[1], setting.device)
+    task = joint_task(setting, number, dsr, edgeface, cycles.origin(files))
+    schedule = setting.schedule(epochs=params.of_joint(number).epochs, warmup_epochs=params.warmup_epochs)
+    done = fit(task, schedule, partial(cycles.on_epoch, title), cycles.watch(), title, cycles.progress)
+    cycles.judge(number, "joint", done, files, setting.run.cycle(number))
 
 
 def _control(cycles: Cycles) -> None:
     """EdgeFace trained the same way on bicubic faces, into ``edgeface_direct.pt``: what is gained without a DSR."""
     setting, params, start = cycles.setting, cycles.params, control_start(cycles.setting)
+    schedule = setting.schedule(epochs=params.control_epochs, warmup_epochs=params.warmup_epochs)
     for number in range(1, params.cycles + 1):
-        title = control_title(number)
-        done = _fit_joint(
-            cycles, partial(control_task, number=number, origin=setting.origin(control=start)), title, params.control_epochs
-        )
+        title, task = control_title(number), control_task(setting, number, setting.origin(control=start))
+        done = fit(task, schedule, partial(cycles.on_epoch, title), cycles.watch(), title, cycles.progress)
     before, after = ((None, load_edgeface(file, setting.device)) for file in (start, setting.run.edgeface_direct))
     gain = setting.validation.gain(before, after, params.select_by, params.accept_level or 0.95, params.sizes)
     cycles.steps.append(Step(0, title, done, gain, gain["value"] > 0))

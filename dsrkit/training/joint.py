@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dsrkit.data.augment import look_again
 from dsrkit.data.degrade import upscale
 from dsrkit.losses import identity_loss, relation_loss
-from dsrkit.models.checkpoint import read_weights, save_checkpoint
+from dsrkit.models.checkpoint import save_checkpoint
 from dsrkit.models.dsr import DSR, dsr_content
 from dsrkit.models.edgeface import EdgeFace, interpolated
 from dsrkit.params import CyclicCycle
@@ -107,15 +107,6 @@ class JointTask(OnTrainingFaces):
         if isinstance(self.dsr, DSR) and self.paths[0]:
             save_checkpoint(self.paths[0], "dsr", dsr_content(self.dsr) | about)
         save_edgeface(self.paths[1], self.result(), self.head, self.setting, epoch, metrics, self.origin)
-
-    def load_kept(self) -> None:
-        """Take back what was saved last, in place of the networks of the last step."""
-        if isinstance(self.dsr, DSR) and self.paths[0]:
-            self.dsr.load_state_dict(read_weights(self.paths[0])["state_dict"])
-        content = read_weights(self.paths[1])
-        self.edgeface.load_state_dict(content["backbone_state_dict"])
-        if self.head is not None:
-            self.head.load_state_dict(content["arcface_state_dict"])
 
     def result(self) -> EdgeFace:
         """The recogniser that is validated and saved: the one in training, or one between it and the original."""

@@ -62,7 +62,6 @@ class Fit:
     ended: str
     seconds: float
     control: Fit | None = None  # the same without a DSR
-    members: list[Fit] = field(default_factory=list)  # of a soup
 
     @property
     def improved(self) -> bool:

@@ -32,7 +32,6 @@ def plan_cycles(setting: Setting) -> pd.DataFrame:
         for step, epochs, batch_size, task in _planned(setting, params, number):
             if step not in seconds:
                 seconds[step] = seconds_of(task(), setting)
-            epochs *= params.soup or 1
             steps = epochs * len(setting.sampler(batch_size))
             hours = (steps * seconds[step][0] / params.processes + epochs * seconds[step][1]) / 3600
             planned.append({"cycle": number, "step": step, "epochs": epochs, "steps": steps, "expected hours": hours})
