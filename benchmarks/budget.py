@@ -4,8 +4,8 @@
 
 Stages 02, 03 (where 04 goes on from it) and 04 of each run take a share of the steps that its parameters ask for, one share for
 all its stages, so that a line ends after so many minutes of training by the pace of a few steps measured here. At most four
-epochs a training, as validations are not counted; no control. Then 05. The data set is the run's own, or ``--dataset``;
-results go to ``outputs/<run>-budget``, and ``make comparison RUNS="seed-vlr16-budget vlr16-budget"`` sets them side by side.
+epochs a training, as validations are not counted; no control. Then 05, on the test set or, with ``--split val``, on validation
+subjects (the published networks restore a few faces a second on a CPU). The data set is the run's own, or ``--dataset``; results go to ``outputs/<run>-budget``, and ``make comparison RUNS="seed-vlr16-budget vlr16-budget"`` sets them side by side.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from dsrkit.training.plan import plan_cycles, seconds_of
 
 EPOCHS = 4
 NO_CONTROL = {"control": False, "control_epochs": 0}
+UNCHOSEN = {"threshold_fpir": 0.0}  # validation subjects cannot choose the threshold that judges them
 Changes = dict[str, Any]
 Trained = dict[str, tuple[int, int, float]]  # by the parameter that counts its epochs: epochs, steps of one, seconds of a step
 
@@ -103,6 +104,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--minutes", type=float, default=30, help="of training, for each run")
     parser.add_argument("--dataset", default="", help="folder of the data set; empty is the run's own")
+    parser.add_argument("--split", choices=["val", "test"], default="test", help="what 05 judges them on")
     options = parser.parse_args()
     for run in options.runs:
         own = Run(f"{run}-budget")
@@ -110,7 +112,7 @@ def main() -> None:
         lines = trainings(run, common)
         share = 60 * options.minutes / sum(map(seconds, lines.values()))
         for stage in (*lines, "05_evaluation"):
-            changes = common | NO_CONTROL
+            changes = common | NO_CONTROL | {"split": options.split} | (UNCHOSEN if options.split == "val" else {})
             if stage in lines:
                 changes |= cut(lines[stage], share)
                 print(f"{run}, {stage}: {100 * share:.2g} % of its steps, {changes}", flush=True)

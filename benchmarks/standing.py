@@ -34,8 +34,9 @@ RECIPES = {
     "four sizes (`vlr`)": "vlr-at-16",
     "on from `vlr`": "tries/vlr16-on-from-vlr",
     "small, flips (`cpu16`)": "cpu16",
-    "small, from nothing (`vlr16`)": "vlr16",
+    "small, from nothing": "tries/vlr16-mixed",
     "VLR faces alone": "tries/vlr16-no-hr",
+    "a tenth of ArcFace (`vlr16`)": "vlr16",
 }
 
 
