@@ -5,7 +5,8 @@
 Stages 02, 03 (where 04 goes on from it) and 04 of each run take a share of the steps that its parameters ask for, one share for
 all its stages, so that a line ends after so many minutes of training by the pace of a few steps measured here. At most four
 epochs a training, as validations are not counted; no control. Then 05, on the test set or, with ``--split val``, on validation
-subjects (the published networks restore a few faces a second on a CPU). The data set is the run's own, or ``--dataset``; results go to ``outputs/<run>-budget``, and ``make comparison RUNS="seed-vlr16-budget vlr16-budget"`` sets them side by side.
+subjects (the published networks restore a few faces a second on a CPU). The data set is the run's own, or ``--dataset``; results
+go to ``outputs/<run>-budget``; ``make comparison RUNS="seed-vlr16-budget vlr16-budget"`` sets them side by side.
 """
 
 from __future__ import annotations

@@ -64,3 +64,13 @@ def test_scaling_is_quoted_as_measured(of_benchmarks):
     assert results["computed"] == [
         line for row in alone for line in computed(row["step"], 1e6 * row["gradient_mb"], row["seconds"])
     ]
+
+
+def test_the_readme_says_what_one_size_alone_reached():
+    from dsrkit.evaluation.headline import gain_text
+
+    rows = read_metrics(REPOSITORY / "docs/results/vlr16.json")["rows"]
+    cycle = next(row for row in rows if (row["protocol"], row["row"]) == ("both-lr", "cycle_1"))
+    over = {other: gain_text(cycle[f"difference_to_{other}"]["verification_accuracy"]) for other in ("direct_feed", "control")}
+    said = f"{100 * cycle['verification_accuracy']:.2f} % ({over['direct_feed']} points over the direct feed, {over['control']}"
+    assert f"{said} over its control)" in (REPOSITORY / "README.md").read_text()
