@@ -29,7 +29,6 @@ from dsrkit.training.plan import plan_cycles, seconds_of
 
 EPOCHS = 4
 NO_CONTROL = {"control": False, "control_epochs": 0}
-UNCHOSEN = {"threshold_fpir": 0.0}  # validation subjects cannot choose the threshold that judges them
 Changes = dict[str, Any]
 Trained = dict[str, tuple[int, int, float]]  # by the parameter that counts its epochs: epochs, steps of one, seconds of a step
 
@@ -107,15 +106,17 @@ def main() -> None:
     parser.add_argument("--dataset", default="", help="folder of the data set; empty is the run's own")
     parser.add_argument("--split", choices=["val", "test"], default="test", help="what 05 judges them on")
     options = parser.parse_args()
+    judging: Changes = {"split": options.split}
+    if options.split == "val":  # whose subjects cannot choose the threshold that judges them
+        judging["threshold_fpir"] = 0.0
     for run in options.runs:
         own = Run(f"{run}-budget")
         common = {"run": own.name, "dataset": options.dataset or str(Run(run).dataset)}
         lines = trainings(run, common)
         share = 60 * options.minutes / sum(map(seconds, lines.values()))
         for stage in (*lines, "05_evaluation"):
-            changes = common | NO_CONTROL | {"split": options.split} | (UNCHOSEN if options.split == "val" else {})
+            changes = common | (NO_CONTROL | cut(lines[stage], share) if stage in lines else judging)
             if stage in lines:
-                changes |= cut(lines[stage], share)
                 print(f"{run}, {stage}: {100 * share:.2g} % of its steps, {changes}", flush=True)
             known, notebook = parameters(run, stage), f"{stage}.ipynb"
             wanted = known | {name: value for name, value in changes.items() if name in known}

@@ -229,6 +229,16 @@ def test_published_sizes_thresholds_and_seeded_reading(run, size):
     assert {read(run, stage)["vlr_size"] for stage in STAGES if stage != "01_data_migration"} == {size}
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_one_recipe_for_every_size(stage):
+    """Runs of one size each differ in their name and size alone."""
+
+    def recipe(run):
+        return read(run, stage) | {"run": "", "vlr_size": "", "vlr_sizes": []}
+
+    assert all(recipe(run) == recipe("vlr16") for run in SIZES)
+
+
 def test_parameters_that_do_not_go_together(values):
     with pytest.raises(
         ParameterError,

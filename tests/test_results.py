@@ -8,6 +8,7 @@ import pytest
 from conftest import REPOSITORY, quoted
 
 from dsrkit.evaluation import headline_markdown, read_metrics
+from dsrkit.evaluation.headline import gain_text
 
 RESULTS = (REPOSITORY / "docs" / "RESULTS.md").read_text()
 TABLES = sorted([*(REPOSITORY / "docs/results/recipes").glob("*.json"), *(REPOSITORY / "docs/results/search").glob("*.json")])
@@ -67,8 +68,6 @@ def test_scaling_is_quoted_as_measured(of_benchmarks):
 
 
 def test_the_readme_says_what_one_size_alone_reached():
-    from dsrkit.evaluation.headline import gain_text
-
     rows = read_metrics(REPOSITORY / "docs/results/vlr16.json")["rows"]
     cycle = next(row for row in rows if (row["protocol"], row["row"]) == ("both-lr", "cycle_1"))
     over = {other: gain_text(cycle[f"difference_to_{other}"]["verification_accuracy"]) for other in ("direct_feed", "control")}
