@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torchvision.models.vgg import make_layers
 
@@ -219,12 +219,18 @@ class MarginHead(nn.Module):
         """Cosine of every embedding, of any length, with every class centre."""
         return F.normalize(embeddings, dim=1) @ F.normalize(self.weight, dim=1).T
 
-    def forward(self, embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-        """Mean cross-entropy of embeddings as the network gives them (not normalised: AdaFace reads their length)."""
-        with torch.autocast(embeddings.device.type, enabled=False):  # half precision has no room for a margin at s = 64
-            return self._loss(embeddings.to(self.weight.dtype), labels)
+    def forward(
+        self, embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"], counted: Bool[Tensor, " n"] | None = None
+    ) -> Float[Tensor, ""]:
+        """Mean cross-entropy of embeddings as the network gives them (not normalised: AdaFace reads their length).
 
-    def _loss(self, embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+        A face that is not ``counted``, since it is no subject's, stands in the mean with 0.
+        """
+        with torch.autocast(embeddings.device.type, enabled=False):  # half precision has no room for a margin at s = 64
+            losses = self._losses(embeddings.to(self.weight.dtype), labels)
+        return (losses if counted is None else losses * counted).mean()
+
+    def _losses(self, embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         cosines = self.cosines(embeddings).clamp(-1 + 1e-6, 1 - 1e-6)  # arccos has no gradient at ±1
         true = cosines.gather(1, labels[:, None])
         match self.kind:
@@ -235,7 +241,7 @@ class MarginHead(nn.Module):
             case "adaface":
                 true = self._adaface(true, self._quality(embeddings)[:, None])
         logits = cosines.scatter(1, labels[:, None], true)
-        return F.cross_entropy(self.scale * logits, labels, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(self.scale * logits, labels, reduction="none", label_smoothing=self.label_smoothing)
 
     def _arcface(self, cosines: Float[Tensor, "n 1"]) -> Float[Tensor, "n 1"]:
         # Beyond π the cosine would rise again; the authors' code goes on with a line, which keeps falling.

@@ -278,6 +278,17 @@ def test_margin_heads_count_in_fp32_under_autocast(kind):
 
 
 @pytest.mark.parametrize("kind", ["arcface", "cosface", "adaface"])
+def test_a_face_that_is_not_counted_teaches_nothing(kind):
+    head, (embeddings, labels) = head_of(kind, scale=8).eval(), faces_and_labels()
+    counted = torch.arange(len(labels)) % 2 == 0
+    loss = head(embeddings, labels, counted)
+    torch.testing.assert_close(loss, head(embeddings[counted], labels[counted]) * counted.double().mean())
+    (gradient,) = torch.autograd.grad(loss, embeddings)
+    assert bool((gradient[~counted] == 0).all()) and bool((gradient[counted].abs().amax(dim=1) > 0).all())
+    assert head(embeddings, labels, counted & False).item() == 0
+
+
+@pytest.mark.parametrize("kind", ["arcface", "cosface", "adaface"])
 def test_every_class_gets_a_gradient(kind):
     head, (embeddings, labels) = head_of(kind, scale=8), faces_and_labels()
     for gradient in torch.autograd.grad(head(embeddings, labels), [embeddings, head.weight]):

@@ -51,6 +51,15 @@ def test_cutmix_puts_a_part_of_the_other_face_in():
     assert 0.33 < len(made) / 400 < 0.47 and 0.25 < made.min() < 0.4 and 0.6 < made.max() < 0.75
 
 
+def test_unmixed_faces_are_those_that_no_other_is_in():
+    faces, others = torch.zeros(400, 3, 8, 8), torch.ones(400, 3, 8, 8)
+    for mixing in (Nobody(cutmix_probability=0.4), Nobody(blend_probability=0.3), Nobody(0.0, 0.4, 0.3)):
+        other = mixing(faces, others, numbers(count=400)).amax((1, 2, 3))
+        unmixed = mixing.unmixed(numbers(count=400))
+        assert 0.3 < unmixed.float().mean() < 0.8 and other[unmixed].max() == 0 and other[~unmixed].min() > 0
+    assert Nobody(warp=0.02).unmixed(numbers()).all()
+
+
 def test_the_border_goes_through_the_middle_at_the_angle_given():
     mask = half_plane(torch.Size([33, 33]), torch.tensor([0.0, 0.25]), torch.tensor([0.5, 0.5]))
     assert torch.allclose(mask[0], mask[0, :1].expand(33, 33)) and torch.allclose(mask[1], mask[0].T, atol=1e-5)

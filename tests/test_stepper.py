@@ -74,6 +74,7 @@ FINETUNE = {"lambda_arcface": 0.5, "lambda_relation": 0.5, "lambda_direct": 0.5,
         ("02", EVERY_TERM | {"identity_target": "augmented", "blend_probability": 1.0, "diversity": 0.05}),
         ("03", FINETUNE),
         ("04", {"hr_fraction": 0.3, "lambda_arcface": 0.1, "lambda_relation": 0.5, "lambda_original": 0.5, "diversity": 0.05}),
+        ("04", {"lambda_arcface": 0.1, "identity_target": "augmented", "blend_probability": 0.5, "cutmix_probability": 0.3}),
     ],
 )
 def test_parts_change_nothing(make, stage, changes):

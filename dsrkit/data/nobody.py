@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 _KNOTS = 5  # of the warp, in each direction: features of a face move, its texture stays
 _SHARPNESS = 12.0  # of the border between two faces: it fades over about a quarter of the face
+_BLEND = 11  # the first of a blend's two uniform numbers
 _OFFSET = 0.3  # how far from the centre that border may pass, in half widths
 NOBODY_DRAWS = 4 + 2 * _KNOTS**2  # uniform numbers that one image takes, after the two of a blend (``augment.DRAWS``)
 
@@ -42,6 +43,11 @@ class Nobody:
         """Whether another face is needed for each."""
         return bool(self.cutmix_probability or self.blend_probability)
 
+    def unmixed(self, uniform: Float[Tensor, "n draws"]) -> Bool[Tensor, " n"]:
+        """Which faces no other is put together with, by the step's numbers: but for a warp they are still who they were."""
+        cut, on = uniform[:, -NOBODY_DRAWS], uniform[:, _BLEND]
+        return (cut >= self.cutmix_probability) & (on >= self.blend_probability)
+
     def __call__(
         self, images: Float[Tensor, "n 3 h w"], others: Float[Tensor, "n 3 h w"], uniform: Float[Tensor, "n draws"]
     ) -> Float[Tensor, "n 3 h w"]:
@@ -62,7 +68,7 @@ def blend(
     images: Float[Tensor, "n 3 h w"], others: Float[Tensor, "n 3 h w"], probability: float, uniform: Float[Tensor, "n draws"]
 ) -> Float[Tensor, "n 3 h w"]:
     """With ``probability`` an image is blended with up to a half of another."""
-    on, share = uniform[:, 11:13].to(images.device).T
+    on, share = uniform[:, _BLEND : _BLEND + 2].to(images.device).T
     return torch.lerp(images, others, (0.5 * share * (on < probability)).view(-1, 1, 1, 1))
 
 

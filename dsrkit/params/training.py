@@ -175,10 +175,10 @@ class CyclicCycle(Teacher, DSRLosses, EdgeFaceLosses, Sizes):
                 f"{', '.join(silent)}: expected 0, false or empty with mode {self.mode}, where it has no meaning, got "
                 f"{[getattr(self, name) for name in silent]}. Leave it out, or change mode"
             )
-        if self.mode == "joint" and self._of_nobody and self.lambda_arcface:
+        if self.mode == "joint" and self.warp and self.lambda_arcface:
             raise ValueError(
-                f"{', '.join(self._of_nobody)}: expected 0 beside a margin softmax (a face of nobody is no subject), got "
-                f"{list(self._of_nobody.values())}. Set these to 0, or lambda_arcface"
+                f"warp: expected 0 beside a margin softmax (a face whose features are moved is no subject's), got {self.warp}. "
+                "Set it to 0, or lambda_arcface"
             )
         return self
 

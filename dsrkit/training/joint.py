@@ -1,9 +1,9 @@
 """DSR and EdgeFace trained together, end to end, towards the original recogniser's embedding of the HR face.
 
 Distillation in the manner of Hinton et al. 2015 (arXiv 1503.02531) needs no labels and does not collapse; a margin softmax
-on the training subjects, held by it, can be added. EdgeFace sees a share of HR faces beside the restored ones, so that HR
-accuracy is kept; L1 keeps the restored face a face. With ``Bicubic`` in DSR's place EdgeFace learns alone: the control,
-which tells what the DSR adds.
+on the training subjects, held by it, can be added: it counts the faces that are not put together with another's. EdgeFace
+sees a share of HR faces beside the restored ones, so that HR accuracy is kept; L1 keeps the restored face a face. With
+``Bicubic`` in DSR's place EdgeFace learns alone: the control, which tells what the DSR adds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dsrkit.data.augment import look_again
@@ -36,6 +36,7 @@ class JointBatch:
     hr_count: int  # of the first so many faces EdgeFace sees HR too
     hr_weight: float  # what a mean over these counts for: see ``Draw.first``
     labels: Int[Tensor, " n"]
+    unmixed: Bool[Tensor, " n"]  # faces of a subject, not put together with another: the margin softmax counts these
 
 
 class Bicubic(nn.Module):
@@ -74,7 +75,8 @@ class JointTask(OnTrainingFaces):
 
     def batch(self, draw: Draw) -> JointBatch:
         labels = torch.from_numpy(self.setting.train.labels[draw.rows]).to(self.setting.device)
-        return JointBatch(self.faces(draw), *draw.first(self.params.hr_fraction), labels)
+        unmixed = self.setting.nobody.unmixed(draw.uniform).to(self.setting.device)
+        return JointBatch(self.faces(draw), *draw.first(self.params.hr_fraction), labels, unmixed)
 
     def losses(self, batch: JointBatch) -> dict[str, Tensor]:
         """Restored and HR faces (a share of them) towards the original's embedding, L1, and on request a margin softmax."""
@@ -92,7 +94,7 @@ class JointTask(OnTrainingFaces):
                 seen = look_again(sr, params.diversity, faces.look)
                 losses["original"] = params.lambda_original * identity_loss(self.setting.original(seen), faces.embeddings)
         if self.head is not None:
-            losses["margin"] = params.lambda_arcface * self.head(restored, batch.labels)
+            losses["margin"] = params.lambda_arcface * self.head(restored, batch.labels, batch.unmixed)
         if params.hr_fraction:
             losses["hr"] = params.lambda_hr * distance_of_some(hr, faces.embeddings, batch.hr_weight)
         return losses
