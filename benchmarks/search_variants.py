@@ -100,5 +100,7 @@ JOINT_VARIANTS: Variants = {
     },
     "joint: moved + 0.1 ArcFace": MOVED | {"lambda_arcface": 0.1},
     "joint: moved + 0.1 ArcFace, half of HR faces": MOVED | {"lambda_arcface": 0.1, "hr_fraction": 0.5},
+    "joint: moved, blends .4, CutMix .3 + 0.2 ArcFace on whole faces": MOVED
+    | {"blend_probability": 0.4, "cutmix_probability": 0.3, "lambda_arcface": 0.2},
     "control: moved + 0.1 ArcFace": MOVED | {"lambda_arcface": 0.1},
 }
