@@ -16,8 +16,8 @@ from torch import Tensor
 
 _KNOTS = 5  # of the warp, in each direction: features of a face move, its texture stays
 _SHARPNESS = 12.0  # of the border between two faces: it fades over about a quarter of the face
-_BLEND = 11  # the first of a blend's two uniform numbers
 _OFFSET = 0.3  # how far from the centre that border may pass, in half widths
+_BLEND = 11  # the first of a blend's two uniform numbers
 NOBODY_DRAWS = 4 + 2 * _KNOTS**2  # uniform numbers that one image takes, after the two of a blend (``augment.DRAWS``)
 
 
