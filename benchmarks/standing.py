@@ -26,6 +26,7 @@ SET = [
     ("16×16", "vlr16", "both-lr", "cycle_1", (97.0, 97.8, 98.5), "per cent"),
     ("16×16", "vlr16", "hr-lr", "cycle_1", (97.5, 98.67), "per cent"),
     ("14×16", "vlr-at-14x16", "both-lr", "cycle_1", (3.0, 4.5, 6.0), "points"),
+    ("14×16", "vlr14x16", "both-lr", "cycle_1", (3.0, 4.5, 6.0), "points"),
     ("16×16", "vlr16", "judge", "dsr", (96.8, 97.5), "per cent"),
 ]
 RECIPES = {
@@ -64,12 +65,13 @@ def level(row: Row, levels: tuple[float, ...], kind: str) -> str:
 
 def standing() -> str:
     """What was set, and what was measured."""
-    lines = ["| size | protocol | row | set | measured % | over direct feed | over the control | reached |", "|---|" + "---|" * 7]
+    heads = ["size", "run", "protocol", "row", "set", "measured %", "over direct feed", "over the control", "reached"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for size, run, protocol, name, levels, kind in SET:
         row = row_of(run, protocol, name)
         form = "{:+g}" if kind == "points" else "{:g}"
         wanted = " / ".join(form.format(value) for value in levels)
-        cells = [size, protocol, row_label(name), wanted, _percent(row)]
+        cells = [size, f"`{run}`", protocol, row_label(name), wanted, _percent(row)]
         cells += [gain_text(row[f"difference_to_{other}"].get(ACCURACY)) for other in ("direct_feed", "control")]
         lines.append(f"| {' | '.join([*cells, level(row, levels, kind)])} |")
     return "\n".join(lines)
