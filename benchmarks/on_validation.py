@@ -20,13 +20,15 @@ def all_pairs(faces: FaceSet) -> tuple[np.ndarray, np.ndarray]:
     return pairs, faces.labels[pairs[:, 0]] == faces.labels[pairs[:, 1]]
 
 
-def judged(setting: Setting, edgeface: EdgeFace, restored: np.ndarray, tta: bool = False) -> dict:
-    """Verification of pairs of validation faces, and what is left of the recogniser on HR faces."""
+def judged(setting: Setting, edgeface: EdgeFace, restored: np.ndarray, mirrored: np.ndarray | None = None) -> dict:
+    """Verification of pairs of validation faces (with TTA of their ``mirrored`` ones), and what is left of the recogniser on
+    HR faces.
+    """
     faces = setting.validation.faces
     pairs, same = all_pairs(faces)
     keep = same | (np.random.default_rng(0).random(len(same)) < IMPOSTORS / (~same).sum())
     pairs, same = pairs[keep], same[keep]
-    embeddings = embed(restored, edgeface, tta)
+    embeddings = embed(restored, edgeface, mirrored)
     scores = metrics.cosine_scores(embeddings, pairs)
     correct = (scores >= metrics.eer(scores, same)[1]) == same
     return {

@@ -147,10 +147,11 @@ def open_stage(kind: type[DSRTraining] | type[CyclicCycle], stage: str, run: str
 def seen_by(setting: Setting, trained: Trained, judge: str) -> dict[str, dict[str, Any]]:
     """How the recogniser trained with the faces verifies them, and how the judge does."""
     dsr, edgeface = trained
-    restored = restore(setting.validation.faces.vlr, load_dsr(dsr) if dsr else None)
+    faces, restorer = setting.validation.faces, load_dsr(dsr) if dsr else None
+    restored, mirrored = restore(faces.vlr, restorer), restore(faces.mirrored.vlr, restorer)
     files = {"own": edgeface} | ({"judge": edgeface_file(judge, "EdgeFace that took no part (--judge)")} if judge else {})
     found = {who: judged(setting, load_edgeface(file), restored) for who, file in files.items()}
-    return found | {"tta": judged(setting, load_edgeface(edgeface), restored, tta=True)}
+    return found | {"tta": judged(setting, load_edgeface(edgeface), restored, mirrored)}
 
 
 def measured(setting: Setting, name: str, first: str, variants: Variants, rows: list[Row], options: argparse.Namespace) -> Row:

@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from dsrkit import metrics
-from dsrkit.data.degrade import as_bytes, as_tensor, to_8_bits, upscale
+from dsrkit.data.degrade import as_bytes, as_tensor, mirror, to_8_bits, upscale
 from dsrkit.data.faces import batches_of
 from dsrkit.models.edgeface import EMBEDDING_SIZE, EdgeFace
 
@@ -47,20 +47,30 @@ def restore(vlr: Pixels, dsr: nn.Module | None, into: np.ndarray | None = None) 
 
 
 @torch.inference_mode()
-def embed(images: Pixels, edgeface: EdgeFace, tta: bool = False) -> Float[np.ndarray, "n 512"]:
+def embed(images: Pixels, edgeface: EdgeFace, mirrored: Pixels | None = None) -> Float[np.ndarray, "n 512"]:
     """Faces of 112×112 as bytes → embeddings of unit length.
 
     Args:
-        tta: test-time augmentation: the flipped face's un-normalised embedding is added before normalising.
+        mirrored: test-time augmentation: the same faces mirrored, ``mirror(images)``, whose un-normalised embeddings are added.
+            A VLR face is mirrored *before* it is restored: ``restore(mirror(vlr), dsr)``. A DSR draws a mirrored face a
+            little differently, and what differs averages out.
     """
     embeddings = np.empty((len(images), EMBEDDING_SIZE), np.float32)
     for part in batches_of(len(images), BATCH):
-        faces = as_tensor(np.asarray(images[part])).to(_device_of(edgeface))
-        raw = edgeface.embed(faces)
-        if tta:
-            raw = raw + edgeface.embed(faces.flip(3))
+        raw = _raw(images[part], edgeface)
+        if mirrored is not None:
+            raw = raw + _raw(mirrored[part], edgeface)
         embeddings[part] = F.normalize(raw.float(), dim=1).cpu().numpy()
     return embeddings
+
+
+def _raw(images: Pixels, edgeface: EdgeFace) -> Float[Tensor, "n 512"]:
+    return edgeface.embed(as_tensor(np.asarray(images)).to(_device_of(edgeface)))
+
+
+def embed_vlr(vlr: Pixels, dsr: nn.Module | None, edgeface: EdgeFace, tta: bool = False) -> Float[np.ndarray, "n 512"]:
+    """VLR faces as bytes, restored (``restore``), then embedded; with ``tta`` their mirror images too."""
+    return embed(restore(vlr, dsr), edgeface, restore(mirror(vlr), dsr) if tta else None)
 
 
 def qualities(restored: UInt8[np.ndarray, "n 112 112 3"], hr: UInt8[np.ndarray, "n 112 112 3"]) -> dict[str, Float[Tensor, " n"]]:
@@ -85,7 +95,7 @@ class Recognizer:
         edgeface: the recogniser.
         dsr: restores VLR faces first; None is direct feed (bicubic).
         threshold: a best score below it is answered ``unknown`` (cosine, −1 to 1).
-        tta: add each face's mirror image.
+        tta: test-time augmentation: add the embedding of each face's mirror image (of a VLR face, mirrored, then restored).
         hr_edgeface: embeds faces that need no restoring, such as the original beside an ``edgeface`` fine-tuned without HR faces;
             None is ``edgeface``.
 
@@ -120,8 +130,8 @@ class Recognizer:
             raise ValueError("Expected images with values in [0, 1], got others. Divide bytes by 255.")
         pixels = as_bytes(images)
         if through_dsr or images.shape[2:] != (112, 112):
-            return embed(restore(pixels, self.dsr), self.edgeface, self.tta)
-        return embed(pixels, self.hr_edgeface, self.tta)
+            return embed_vlr(pixels, self.dsr, self.edgeface, self.tta)
+        return embed(pixels, self.hr_edgeface, mirror(pixels) if self.tta else None)
 
     def enroll(self, images: Float[Tensor, "n 3 h w"], labels: Sequence[str], through_dsr: bool = False) -> None:
         """Add faces to the gallery. HR faces (112×112) are embedded as they are unless ``through_dsr``; VLR faces are restored.

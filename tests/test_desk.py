@@ -423,10 +423,10 @@ def test_embeddings_with_nan_are_said_and_never_kept(here, monkeypatch):
     save_parameters(broken)
     desk = Desk(settings("tiny", "broken"))
 
-    def nan(images, recogniser, tta=False):
+    def nan(images, recogniser, mirrored=None):
         return np.full((len(images), 512), np.nan, np.float32)
 
-    monkeypatch.setattr("dsrkit.desk.embeddings.embeddings_of", nan)
+    monkeypatch.setattr("dsrkit.evaluation.systems.embeddings_of", nan)
     desk.controls.run.value = "broken"
     assert "finite embeddings" in said(desk) and desk.state.run.name == "tiny"
     assert not list((broken.folder / "desk").glob("cache/*"))

@@ -14,6 +14,7 @@ onnx = pytest.importorskip("onnx", reason="needs the optional packages: pip inst
 pytest.importorskip("onnxruntime", reason="needs the optional packages: pip install 'dsrkit[onnx]'")
 pytest.importorskip("onnxscript", reason="needs the optional packages: pip install 'dsrkit[onnx]'")
 
+from dsrkit.data.degrade import mirror  # noqa: E402
 from dsrkit.data.faces import open_split, read_pairs  # noqa: E402
 from dsrkit.evaluation import evaluation_row, verification, write_metrics  # noqa: E402
 from dsrkit.export import export_edgeface, export_pipeline, load_onnx, parity, parity_table, quantise  # noqa: E402
@@ -27,7 +28,7 @@ from dsrkit.models import CheckpointError, edgeface_file, load_dsr, load_edgefac
 from dsrkit.models.checkpoint import save_checkpoint  # noqa: E402
 from dsrkit.models.lora import add_lora, merged_state_dict  # noqa: E402
 from dsrkit.models.onnx import OnnxRecognizer  # noqa: E402
-from dsrkit.recognition import embed, restore  # noqa: E402
+from dsrkit.recognition import embed, embed_vlr, restore  # noqa: E402
 from dsrkit.runs import Run, file_hash  # noqa: E402
 
 SETTINGS = {
@@ -63,7 +64,7 @@ def system(tmp_path_factory, edgeface, dsr):
 def one_by_one(images, dsr, edgeface, tta=False):
     """The slow way: every face alone through PyTorch."""
     restored = np.concatenate([restore(images[row : row + 1], dsr) for row in range(len(images))])
-    return np.concatenate([embed(restored[row : row + 1], edgeface, tta) for row in range(len(images))]), restored
+    return np.concatenate([embed_vlr(images[row : row + 1], dsr, edgeface, tta) for row in range(len(images))]), restored
 
 
 def assert_alike(model, images, expected):
@@ -131,8 +132,8 @@ def test_recogniser_alone_for_hr_faces(tmp_path, faces, edgeface):
     export_edgeface(tmp_path / "edgeface.onnx", edgeface)
     model, images = OnnxRecognizer(tmp_path / "edgeface.onnx"), np.ascontiguousarray(faces.hr[:5])
     np.testing.assert_allclose(model.embed(images), embed(images, edgeface), atol=1e-5)
-    both = embed(images, edgeface) + embed(np.ascontiguousarray(images[:, :, ::-1]), edgeface)
-    np.testing.assert_allclose(model.embed(images, tta=True), both / np.linalg.norm(both, axis=1, keepdims=True), atol=1e-5)
+    both = embed(images, edgeface) + embed(mirror(images), edgeface)
+    np.testing.assert_allclose(model.embed(images, mirror(images)), both / np.linalg.norm(both, axis=1, keepdims=True), atol=1e-5)
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, marks=pytest.mark.slow if "static" in way else ()) for way in WAYS])

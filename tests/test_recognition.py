@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from dsrkit.data.degrade import as_tensor, upscale
+from dsrkit.data.degrade import as_tensor, mirror, to_8_bits, upscale
 from dsrkit.data.faces import open_split
 from dsrkit.models import load_dsr, load_edgeface
 from dsrkit.recognition import UNKNOWN, Recognizer, embed, quality, restore
@@ -114,13 +114,28 @@ def test_tta_adds_the_mirror_image_before_normalising(edgeface, faces):
     with torch.inference_mode():
         raw = edgeface.embed(images) + edgeface.embed(images.flip(3))
     expected = nn.functional.normalize(raw, dim=1).numpy()
-    found = embed(faces.hr, edgeface, tta=True)
+    found = embed(faces.hr, edgeface, mirror(faces.hr))
     assert np.allclose(found, expected, atol=1e-5)
-    assert np.allclose(embed(np.ascontiguousarray(faces.hr[:, :, ::-1]), edgeface, tta=True), found, atol=1e-5)
+    assert np.allclose(embed(mirror(faces.hr), edgeface, faces.hr), found, atol=1e-5)
     assert not np.allclose(embed(faces.hr, edgeface), found, atol=1e-4)
     recognizer = Recognizer(edgeface, tta=True)
     recognizer.enroll(images, faces.subjects)
     assert np.allclose(recognizer.gallery, found, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_with_tta_a_vlr_face_is_mirrored_before_it_is_restored(edgeface, dsr, faces):
+    vlr = as_tensor(faces.vlr)
+    restored = [to_8_bits(dsr(vlr)), to_8_bits(dsr(vlr.flip(3)))]
+    expected = nn.functional.normalize(sum(edgeface.embed(images) for images in restored), dim=1).numpy()
+    recognizer = Recognizer(edgeface, dsr, tta=True)
+    recognizer.enroll(vlr, faces.subjects)
+    assert np.allclose(recognizer.gallery, expected, atol=1e-5)
+    once = restore(faces.vlr, dsr)  # a DSR does not draw a mirrored face as the mirror image of what it drew
+    assert not np.allclose(recognizer.gallery, embed(once, edgeface, mirror(once)), atol=1e-4)
+    mirrored = Recognizer(edgeface, dsr, tta=True)
+    mirrored.enroll(vlr.flip(3), faces.subjects)
+    assert np.allclose(recognizer.gallery, mirrored.gallery, atol=1e-5)
 
 
 @pytest.mark.parametrize("threshold", [-1.1, 1.5, float("nan")])

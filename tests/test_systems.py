@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from conftest import REPOSITORY
 
 from dsrkit import metrics
-from dsrkit.data.degrade import as_tensor
+from dsrkit.data.degrade import as_tensor, to_8_bits
 from dsrkit.data.migration import Migration, migrate
 from dsrkit.data.sources import SyntheticSource
 from dsrkit.data.splits import split_subjects
@@ -393,11 +394,14 @@ def test_every_row_has_a_twin_with_tta_beside_it(whole, params, compared):
 def test_a_twin_adds_the_mirrored_face_before_normalising(compared):
     trial, _, _, outcomes, _ = compared
     twin = pick(outcomes, "dsr_tta")
-    faces = as_tensor(twin.system.restored(trial.faces.first(6)))
-    edgeface = twin.system.edgeface
-    slow = F.normalize(edgeface.embed(faces) + edgeface.embed(faces.flip(3)), dim=1)
+    edgeface, vlr = twin.system.edgeface, as_tensor(trial.faces.vlr[:6])
+    slow = F.normalize(sum(edgeface.embed(to_8_bits(twin.system.restorer(faces))) for faces in (vlr, vlr.flip(3))), dim=1)
     assert twin.embeddings[:6] == pytest.approx(slow.numpy(), abs=1e-5)
+    assert np.allclose(twin.system.embedded(trial.faces.first(6)), twin.embeddings[:6], atol=1e-5)
     assert not np.allclose(twin.embeddings, pick(outcomes, "dsr").embeddings)
+    hr = as_tensor(trial.faces.hr[:6])
+    slow = F.normalize(edgeface.embed(hr) + edgeface.embed(hr.flip(3)), dim=1)
+    assert twin.hr_embeddings[:6] == pytest.approx(slow.numpy(), abs=1e-5)
 
 
 def test_faces_are_restored_once_whoever_looks_at_them(monkeypatch, compared):
@@ -410,8 +414,8 @@ def test_faces_are_restored_once_whoever_looks_at_them(monkeypatch, compared):
 
     monkeypatch.setattr(systems_module, "restore", counted)
     list(evaluate(trial, [*systems, *judges]))
-    # bicubic, dsr.pt, the ensemble and the cycle's DSR, each on the test and on the validation faces
-    assert len(calls) == len(set(calls)) == 2 * 4
+    # bicubic, dsr.pt, the ensemble and the cycle's DSR, each on the test and on the validation faces, and on these mirrored
+    assert [count for _, count in Counter(calls).most_common()] == [2] * (2 * 4)
 
 
 def test_like_stands_against_like(compared):
@@ -420,12 +424,13 @@ def test_like_stands_against_like(compared):
         for row, recognizer, feed in (
             ("dsr", "run", "direct_feed"), ("dsr_tta", "run", "direct_feed_tta"), ("hr_tta", "run", "direct_feed_tta"),
             ("direct_feed_finetuned", "run", "direct_feed"), ("dsr", "judge", "direct_feed"),
+            ("dsr_tta", "judge", "direct_feed_tta"),
         ):  # fmt: skip
             one, other = (pick_row(rows, name, protocol, recognizer) for name in (row, feed))
             assert one["difference_to_direct_feed"]["rank1"]["value"] == pytest.approx(one["rank1"] - other["rank1"])
             assert one["difference_to_direct_feed"]["auc"]["value"] == pytest.approx(one["auc"] - other["auc"])
     feeds = [row for row in rows if row["row"].removesuffix("_tta") == "direct_feed"]
-    assert len(feeds) == 3 * len(PROTOCOLS) and not any(row["difference_to_direct_feed"] for row in feeds)
+    assert len(feeds) == 4 * len(PROTOCOLS) and not any(row["difference_to_direct_feed"] for row in feeds)
 
 
 def test_rows_with_a_dsr_are_compared_with_the_control(compared, evaluated):
@@ -460,16 +465,18 @@ def test_hr_accuracy_is_that_of_the_row_s_own_recogniser(whole, compared):
 def test_a_judge_scores_the_faces_of_every_restorer(compared, judge_path):
     trial, systems, judges, outcomes, rows = compared
     names = ["hr", "direct_feed", "dsr", "dsr_ensemble", "cycle_1"]
-    assert [system.row for system in judges] == [system.row for system in distinct_restorers(systems)] == names
+    assert [system.row for system in distinct_restorers(systems)] == names
+    twins = [row for name in names for row in (name, f"{name}_tta")]
+    assert [system.row for system in judges] == twins
     judge = load_edgeface(judge_path)
     for name in names:
-        low = embed(judges[names.index(name)].restored(trial.faces), judge)
+        low = embed(judges[twins.index(name)].restored(trial.faces), judge)
         slow = [float(np.dot(low[one], low[other])) for one, other in trial.pairs]
         assert pick(outcomes, name, recognizer="judge").verified["scores"] == pytest.approx(np.array(slow), abs=1e-5)
     scored = [row for row in rows if row["recognizer"] == "judge"]
     about = judge_about(judges, scored)
     assert (about["recognizer"], about["sha256"]) == ("edgeface_judge.pt", file_hash(judge_path))
-    assert [row["row"] for row in about["rows"]] == [name for name in names for _ in PROTOCOLS]
+    assert [row["row"] for row in about["rows"]] == [name for name in twins for _ in PROTOCOLS]
     assert judge_about([], []) is None
 
 

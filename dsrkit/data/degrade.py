@@ -105,6 +105,11 @@ def as_bytes(images: Float[Tensor, "n 3 h w"]) -> UInt8[np.ndarray, "n h w 3"]:
     return (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
+def mirror(images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:
+    """Faces, as bytes, left and right exchanged: a view."""
+    return images[:, :, ::-1]
+
+
 def as_tensor(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
     """uint8 array [N, h, w, 3] → float tensor [N, 3, h, w] in [0, 1], channels last in memory."""
     # one pass of NumPy into a fresh array (memory maps are read-only): three times torch's copy, float and divide

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ import pandas as pd
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
-from dsrkit.data.degrade import HR_SIZE, parse_size
+from dsrkit.data.degrade import HR_SIZE, mirror, parse_size
 from dsrkit.data.layout import canonical_size, dataset_hash, hr_folder, read_manifest, vlr_folder
 from dsrkit.data.packing import ImageFile, packed, read_ahead
 
@@ -77,6 +77,11 @@ class FaceSet:
         names, subjects, roles = ([values[number] for number in numbers] for values in texts)
         hr = None if self.packed_hr is None else self.packed_hr[keep]
         return FaceSet(hr, self.vlr[keep], self.vlr_size, names, subjects, self.labels[keep], roles)
+
+    @property
+    def mirrored(self) -> FaceSet:
+        """The same faces, left and right exchanged: views."""
+        return replace(self, packed_hr=None if self.packed_hr is None else mirror(self.packed_hr), vlr=mirror(self.vlr))
 
     def prefetch(self, rows: Int[np.ndarray, " k"]) -> None:
         """Start reading rows that are wanted next from disk, without waiting: for a data set larger than the memory."""

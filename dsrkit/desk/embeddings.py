@@ -19,7 +19,6 @@ from dsrkit import __version__
 from dsrkit.data.faces import FaceSet, batches_of
 from dsrkit.data.layout import hash_of
 from dsrkit.evaluation.headline import row_label
-from dsrkit.evaluation.judge import embeddings_of
 from dsrkit.evaluation.systems import System
 from dsrkit.metrics import unit_length
 from dsrkit.models.edgeface import EMBEDDING_SIZE
@@ -44,7 +43,7 @@ def embedded(system: System, faces: FaceSet, dataset: str, folder: Path, report:
     Raises ValueError for embeddings with NaN, which are never kept. Warns where the result cannot be kept.
     """
     files = {role: file_hash(path) for role, path in sorted(system.files.items())}
-    made_by = {"files": files, "tta": system.tta, "hr": system.restorer == "hr", "size": faces.vlr_size, "code": __version__}
+    made_by = {"files": files, "mirrored": system.tta, "hr": system.restorer == "hr", "size": faces.vlr_size, "code": __version__}
     made_of = {"dataset": dataset, "faces": hash_of("\n".join(faces.names))}
     path = folder / f"{hash_of(json.dumps(made_of | made_by, sort_keys=True))[:32]}.npy"
     if path.exists():
@@ -67,5 +66,5 @@ def _made(system: System, faces: FaceSet, report: Report) -> Float[np.ndarray, "
         done = part.start / len(faces)
         left = f"; {(time.monotonic() - began) * (1 / done - 1):,.0f} s left" if done else ""
         report(doing + left, done)
-        parts.append(embeddings_of(system.restored(faces.rows(part)), system.edgeface, system.tta))
+        parts.append(system.embedded(faces.rows(part)))
     return np.concatenate(parts) if parts else np.empty((0, EMBEDDING_SIZE), np.float32)

@@ -21,7 +21,6 @@ from torch import nn
 from dsrkit.data.faces import FaceSet, vlr_folders
 from dsrkit.data.layout import dataset_hash
 from dsrkit.desk.embeddings import Report, embedded, silent
-from dsrkit.evaluation.judge import embeddings_of
 from dsrkit.evaluation.native import NATIVE_HR
 from dsrkit.evaluation.open_set import identification, sweep_of
 from dsrkit.evaluation.protocols import verification
@@ -196,8 +195,7 @@ class DeskState:
         Raises ValueError for an embedding with NaN.
         """
         with one_thread():
-            shown = judged.system.restored(faces)
-            return self.matches(judged, unit_length(embeddings_of(shown[:1], judged.system.edgeface, judged.system.tta))[0])
+            return self.matches(judged, unit_length(judged.system.embedded(faces.first(1)))[0])
 
     def restorer_beside(self, row: str) -> nn.Module | None:
         """The DSR to show for a row: its own, or the run's first where the row has none."""

@@ -55,20 +55,20 @@ class CalledRecognizer:
         self.function = function
         self.path = Path(inspect.getfile(module))
 
-    def embed(self, images: Faces, tta: bool = False) -> Float[np.ndarray, "n d"]:
-        """Faces as bytes → embeddings of unit length; with ``tta`` the flipped face's embedding is added before normalising.
+    def embed(self, images: Faces, mirrored: Faces | None = None) -> Float[np.ndarray, "n d"]:
+        """Faces as bytes → embeddings of unit length; those of ``mirrored`` faces are added before normalising.
 
         Raises ValueError when the function gives what is no embedding.
         """
-        parts = []
-        for part in batches_of(len(images), BATCH):
-            faces = as_tensor(np.asarray(images[part])).to(self.device)
-            parts.append(self._called(faces) + (self._called(faces.flip(3)) if tta else 0))
-        raw = np.concatenate(parts) if parts else np.empty((0, 1), np.float32)
+        raw = self._raw(images) if mirrored is None else self._raw(images) + self._raw(mirrored)
         length = np.linalg.norm(raw, axis=1, keepdims=True)
         if not (np.isfinite(length).all() and (length > 0).all()):
             raise ValueError(f"judge: expected finite embeddings that are not zero of {self.name}, got others. Correct it.")
         return raw / length
+
+    def _raw(self, images: Faces) -> Float[np.ndarray, "n d"]:
+        parts = [self._called(as_tensor(np.asarray(images[part])).to(self.device)) for part in batches_of(len(images), BATCH)]
+        return np.concatenate(parts) if parts else np.empty((0, 1), np.float32)
 
     @torch.inference_mode()
     def _called(self, faces: torch.Tensor) -> Float[np.ndarray, "n d"]:
@@ -84,9 +84,9 @@ class CalledRecognizer:
 AnyRecognizer = EdgeFace | OnnxRecognizer | CalledRecognizer
 
 
-def embeddings_of(faces: Faces, recognizer: AnyRecognizer, tta: bool = False) -> Float[np.ndarray, "n d"]:
-    """Faces as bytes → embeddings of unit length, by whatever recognises."""
-    return embed(faces, recognizer, tta) if isinstance(recognizer, EdgeFace) else recognizer.embed(faces, tta)
+def embeddings_of(faces: Faces, recognizer: AnyRecognizer, mirrored: Faces | None = None) -> Float[np.ndarray, "n d"]:
+    """Faces as bytes → embeddings of unit length, by whatever recognises; ``mirrored`` as in ``recognition.embed``."""
+    return embed(faces, recognizer, mirrored) if isinstance(recognizer, EdgeFace) else recognizer.embed(faces, mirrored)
 
 
 def open_judge(name: str, device: torch.device | str) -> tuple[AnyRecognizer, Path]:

@@ -10,8 +10,9 @@
 
 HR faces, such as a gallery's, are embedded by a row's own EdgeFace or, with ``hr_edgeface`` "original", by the untouched one, in
 whose space the others are taught: asymmetric testing (Budnik and Avrithis 2020, arXiv 2006.16331).
-With test-time augmentation (TTA) each has a twin, ``<row>_tta``. A *judge*, any recogniser that took no part in training
-(``dsrkit.evaluation.judge``), may score the same faces: what it gains from restoring, the DSR cannot have learnt from it.
+With test-time augmentation (TTA: the mirrored VLR face is restored and embedded too) each has a twin, ``<row>_tta``.
+A *judge*, any recogniser that took no part in training (``dsrkit.evaluation.judge``), may score the same faces: what it gains
+from restoring, the DSR cannot have learnt from it.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import nn
 
 from dsrkit.data.faces import FaceSet
 from dsrkit.evaluation.headline import CONTROL, TTA
-from dsrkit.evaluation.judge import AnyRecognizer, CalledRecognizer, open_judge
+from dsrkit.evaluation.judge import AnyRecognizer, CalledRecognizer, embeddings_of, open_judge
 from dsrkit.evaluation.report import Row
 from dsrkit.models.checkpoint import read_about
 from dsrkit.models.dsr import load_dsr
@@ -64,6 +65,10 @@ class System:
     def restored(self, faces: FaceSet) -> UInt8[np.ndarray, "n 112 112 3"]:
         """What this system shows its recogniser for each VLR face."""
         return shown_by(self.restorer, faces)
+
+    def embedded(self, faces: FaceSet) -> Float[np.ndarray, "n d"]:
+        """Embeddings of what it shows; with TTA also of what it shows for the mirrored faces."""
+        return embeddings_of(self.restored(faces), self.edgeface, self.restored(faces.mirrored) if self.tta else None)
 
 
 def shown_by(restorer: Restorer, faces: FaceSet) -> UInt8[np.ndarray, "n 112 112 3"]:
@@ -167,7 +172,8 @@ def distinct_restorers(systems: Sequence[System]) -> list[System]:
 
 
 def judge_systems(params: Evaluation, systems: Sequence[System], device: torch.device) -> list[System]:
-    """The judge on the faces of each distinct restorer, named as the first row that shows them; none without a judge.
+    """The judge on the faces of each distinct restorer, named as the first row that shows them, and with ``tta`` each one's
+    twin; none without a judge.
 
     Raises ValueError when it is a recogniser of the run itself, and as ``judge.open_judge``.
     """
@@ -181,10 +187,11 @@ def judge_systems(params: Evaluation, systems: Sequence[System], device: torch.d
                 f"judge: expected an EdgeFace that took no part in training, got {path}, the same file (SHA-256 {digest[:12]}…) "
                 f"as the run's own {known.name}. Give another one, such as EdgeFace-xs beside EdgeFace-xxs, or none."
             )
-    return [
+    judges = [
         replace(system, edgeface=judge, files=dsr_files(system) | {"edgeface": path}, recognizer="judge", hr_edgeface=None)
         for system in distinct_restorers(systems)
     ]
+    return with_twins(judges) if params.tta else judges
 
 
 def dsr_files(system: System) -> dict[str, Path]:

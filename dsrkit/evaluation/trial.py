@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
+from dsrkit.data.degrade import mirror
 from dsrkit.evaluation.all_pairs import all_pairs_verification
 from dsrkit.evaluation.judge import AnyRecognizer, embeddings_of
 from dsrkit.evaluation.material import NATIVE, PROTOCOLS, Trial, open_trial, some_rows
@@ -27,6 +28,7 @@ from dsrkit.evaluation.quality import Values, identity_similarity, image_quality
 from dsrkit.evaluation.systems import Restorer, System, shown_by
 from dsrkit.evaluation.threshold import Threshold, threshold_for_gallery
 from dsrkit.metrics import calibration_error, cosine_scores, effective_rank, fit_probability, probability, unit_length
+from dsrkit.recognition import Pixels
 from dsrkit.runs import ROOT, is_interactive, resolve
 
 __all__ = [
@@ -148,19 +150,16 @@ def see(trial: Trial, systems: Sequence[System]) -> tuple[dict[Version, Seen], d
         restorers.insert(0, "hr")
     versions = list(dict.fromkeys(restorers))
     for restorer in tqdm(versions, desc="restoring, embedding", unit=" versions", leave=False, disable=not is_interactive()):
-        faces, validation = shown_by(restorer, trial.faces), shown_by(restorer, trial.validation)
+        looking = [one for one in (one.at_hr() if restorer == "hr" else one for one in systems) if one.restorer == restorer]
+        splits = (trial.faces, trial.validation)
+        shown = [shown_by(restorer, split) for split in splits]
+        mirrored = [shown_by(restorer, split.mirrored) for split in splits] if any(one.tta for one in looking) else [None, None]
         if restorer != "hr" and trial.faces.has_hr:
-            measured[restorer] = image_quality(faces[trial.looked_at], trial.faces.hr[trial.looked_at], lpips)
-        for system in (one.at_hr() if restorer == "hr" else one for one in systems):
-            key = version_of(system)
-            if key not in seen and system.restorer == restorer:
-                seen[key] = Seen(*(_embedded(system, part) for part in (faces, validation)))
+            measured[restorer] = image_quality(shown[0][trial.looked_at], trial.faces.hr[trial.looked_at], lpips)
+        _look(seen, looking, shown, mirrored)
     if trial.mugshots:
-        parts = [trial.mugshots.hr, trial.validation.hr if trial.validation.has_hr else trial.mugshots.hr[:0]]
-        for system in (one.at_hr() for one in systems):
-            key = version_of(system)
-            if key not in seen:
-                seen[key] = Seen(*(_embedded(system, part) for part in parts))
+        shown = [trial.mugshots.hr, trial.validation.hr if trial.validation.has_hr else trial.mugshots.hr[:0]]
+        _look(seen, [one.at_hr() for one in systems], shown, [mirror(faces) for faces in shown])
     return seen, measured
 
 
@@ -169,10 +168,21 @@ def version_of(system: System) -> Version:
     return system.restorer, system.edgeface, system.tta
 
 
-def _embedded(system: System, faces: UInt8[np.ndarray, "n 112 112 3"]) -> Float[np.ndarray, "n d"]:
+def _look(
+    seen: dict[Version, Seen], systems: Sequence[System], shown: Sequence[Pixels], mirrored: Sequence[Pixels | None]
+) -> None:
+    """Add to ``seen`` what each system that is not in it makes of the faces shown, with TTA of their mirror images too."""
+    for system in systems:
+        key = version_of(system)
+        if key not in seen:
+            beside = mirrored if system.tta else [None] * len(shown)
+            seen[key] = Seen(*(_embedded(system, *faces) for faces in zip(shown, beside, strict=True)))
+
+
+def _embedded(system: System, faces: Pixels, mirrored: Pixels | None) -> Float[np.ndarray, "n d"]:
     """Embeddings of faces by a system's recogniser. Raises ValueError that names the system when some are not finite."""
     try:
-        return unit_length(embeddings_of(faces, system.edgeface, system.tta))
+        return unit_length(embeddings_of(faces, system.edgeface, mirrored))
     except ValueError as error:
         raise ValueError(f"{system.row} (recogniser of the {system.recognizer}): {error}") from error
 

@@ -20,7 +20,8 @@ class FromBytes(nn.Module):
     """EdgeFace on HR faces: bytes [N, 112, 112, 3] → embeddings [N, 512] of unit length.
 
     Args:
-        tta: test-time augmentation, inside the graph: the flipped face's un-normalised embedding is added.
+        tta: test-time augmentation, inside the graph: the un-normalised embedding of the flipped image is added (of a VLR face
+            flipped before it is restored).
     """
 
     outputs: tuple[str, ...] = (EMBEDDINGS,)
@@ -29,14 +30,21 @@ class FromBytes(nn.Module):
         super().__init__()
         self.edgeface, self.tta = edgeface, tta
 
-    def _embed(self, faces: Float[Tensor, "n 3 112 112"]) -> Float[Tensor, "n 512"]:
+    def _shown(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 112 112"]:
+        """What EdgeFace sees of them."""
+        return images
+
+    def _seen(self, images: UInt8[Tensor, "n h w 3"]) -> tuple[Float[Tensor, "n 512"], Float[Tensor, "n 3 112 112"]]:
+        """Embeddings, and what they were made of."""
+        values = images.permute(0, 3, 1, 2).float() / 255
+        faces = self._shown(values)
         raw = self.edgeface.embed(faces)
         if self.tta:
-            raw = raw + self.edgeface.embed(faces.flip(3))
-        return F.normalize(raw, dim=1)
+            raw = raw + self.edgeface.embed(self._shown(values.flip(3)))
+        return F.normalize(raw, dim=1), faces
 
     def forward(self, images: UInt8[Tensor, "n 112 112 3"]) -> tuple[Tensor, ...]:
-        return (self._embed(images.permute(0, 3, 1, 2).float() / 255),)
+        return self._seen(images)[:1]
 
 
 class RestoredFromBytes(FromBytes):
@@ -52,7 +60,9 @@ class RestoredFromBytes(FromBytes):
         super().__init__(edgeface, tta)
         self.dsr = dsr
 
+    def _shown(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 112 112"]:
+        return upscale(images) if self.dsr is None else to_8_bits(self.dsr(images))
+
     def forward(self, images: UInt8[Tensor, "n h w 3"]) -> tuple[Tensor, ...]:
-        vlr = images.permute(0, 3, 1, 2).float() / 255
-        faces = upscale(vlr) if self.dsr is None else to_8_bits(self.dsr(vlr))
-        return self._embed(faces), (faces * 255).round().byte().permute(0, 2, 3, 1)
+        embeddings, faces = self._seen(images)
+        return embeddings, (faces * 255).round().byte().permute(0, 2, 3, 1)

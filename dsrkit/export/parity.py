@@ -42,7 +42,7 @@ class Task:
 def open_task(faces: Any, pairs: tuple[Any, Any, Any], dsr: nn.Module | None, edgeface: EdgeFace, tta: bool) -> Task:
     """What PyTorch makes of a split (a ``FaceSet`` and its ``read_pairs``): the side that exports are held against."""
     restored = restore(faces.vlr, dsr)
-    embeddings = embed(restored, edgeface, tta)
+    embeddings = embed(restored, edgeface, restore(faces.mirrored.vlr, dsr) if tta else None)
     return Task(faces.vlr, *pairs, faces.subjects, embeddings, restored, verification(embeddings, *pairs))
 
 

@@ -110,18 +110,18 @@ class OnnxRecognizer:
         """What the file says of itself: ONNX metadata, texts by name; empty where it says nothing."""
         return dict(self.session.get_modelmeta().custom_metadata_map)
 
-    def embed(self, images: Pixels, tta: bool = False) -> Float[np.ndarray, "n d"]:
+    def embed(self, images: Pixels, mirrored: Pixels | None = None) -> Float[np.ndarray, "n d"]:
         """Faces as bytes, RGB, of the model's size (112×112) → embeddings of unit length.
 
         Args:
-            tta: the flipped face's embedding is added. Where a model normalises its output itself, both count alike;
-                ``dsrkit.recognition.embed`` adds them before they are normalised.
+            mirrored: the same faces mirrored (test-time augmentation): their embeddings are added. Where a model normalises its
+                output itself, both count alike; ``dsrkit.recognition.embed`` adds them before they are normalised.
 
         Raises ValueError for images of another type or size, CheckpointError when the model gives what is no embedding.
         """
         raw = self._run(images)
-        if tta:
-            raw = raw + self._run(images[:, :, ::-1])
+        if mirrored is not None:
+            raw = raw + self._run(mirrored)
         length = np.linalg.norm(raw, axis=1, keepdims=True)
         if not (np.isfinite(length).all() and (length > 0).all()):
             raise CheckpointError(f"{self.path}: expected finite embeddings that are not zero, got others. It is damaged.")
