@@ -1,8 +1,8 @@
-"""What was set for real faces, and what the kept evaluations measured; and every recipe at 16×16 in one table.
+"""What was set for real faces, and what the kept evaluations measured; every recipe at 16×16; what TTA brought.
 
     python benchmarks/standing.py
 
-reads ``docs/results`` and prints the two tables that begin ``docs/RESULTS.md``. A level is reached when the value is and, for a
+reads ``docs/results`` and prints these tables of ``docs/RESULTS.md``. A level is reached when the value is and, for a
 row with a DSR, the interval of its gain over the direct feed lies above 0.
 """
 
@@ -12,7 +12,7 @@ import functools
 from typing import Any
 
 from dsrkit.evaluation import read_metrics
-from dsrkit.evaluation.headline import CONTROL, gain_text, row_label
+from dsrkit.evaluation.headline import CONTROL, TTA, gain_text, row_label
 from dsrkit.runs import ROOT
 
 Row = dict[str, Any]
@@ -28,6 +28,7 @@ SET = [
     ("14×16", "vlr-at-14x16", "both-lr", "cycle_1", (3.0, 4.5, 6.0), "points"),
     ("14×16", "vlr14x16", "both-lr", "cycle_1", (3.0, 4.5, 6.0), "points"),
     ("16×16", "vlr16", "judge", "dsr", (96.8, 97.5), "per cent"),
+    ("16×16", "tries/vlr16-ensemble", "judge", "dsr_ensemble", (96.8, 97.5), "per cent"),
 ]
 RECIPES = {
     "a first stretch": "tries/vlr16-first",
@@ -38,7 +39,9 @@ RECIPES = {
     "small, from nothing": "tries/vlr16-mixed",
     "VLR faces alone": "tries/vlr16-no-hr",
     "a tenth of ArcFace (`vlr16`)": "vlr16",
+    "ArcFace on whole faces": "tries/vlr16-arcface-whole-2",
 }
+WITH_TTA = ("tries/vlr16-arcface-whole-2", "tries/vlr16-ensemble")
 
 
 @functools.cache
@@ -92,6 +95,18 @@ def recipes() -> str:
     return "\n".join(lines)
 
 
+def with_tta(run: str) -> str:
+    """Verification of a kept evaluation without and with test-time augmentation, its own recognisers' and its judge's."""
+    lines = ["| | both-LR | HR–LR |", "|---|---|---|"]
+    for who, rows in (("", kept(run)["rows"]), ("the judge, ", kept(run)["judge"]["rows"])):
+        found = {(row["protocol"], row["row"]): _percent(row) for row in rows}
+        names = [name for protocol, name in found if protocol == "both-lr" and ("hr-lr", name + TTA) in found]
+        for name in names:
+            pairs = (f"{found[protocol, name]} → {found[protocol, name + TTA]}" for protocol in ("both-lr", "hr-lr"))
+            lines.append(f"| {who}{row_label(name)} | {' | '.join(pairs)} |")
+    return "\n".join(lines)
+
+
 def _percent(row: Row, measure: str = ACCURACY) -> str:
     return f"{100 * row[measure]:.2f}"
 
@@ -101,4 +116,4 @@ def _over_control(row: Row, measure: str = ACCURACY) -> str:
 
 
 if __name__ == "__main__":
-    print(standing(), recipes(), sep="\n\n")
+    print(standing(), recipes(), *map(with_tta, WITH_TTA), sep="\n\n")

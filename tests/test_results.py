@@ -50,10 +50,12 @@ def test_the_comparison_of_sizes_is_quoted_as_it_was_made():
 
 
 def test_where_it_stands_is_what_was_measured(of_benchmarks):
-    from standing import recipes, standing
+    from standing import recipes, standing, with_tta
 
     assert quoted(RESULTS, "standing") == standing()
     assert quoted(RESULTS, "recipes at 16×16") == recipes()
+    for run in re.findall(r"<!-- tta (\S+) -->", RESULTS):
+        assert quoted(RESULTS, f"tta {run}") == with_tta(run)
 
 
 def test_scaling_is_quoted_as_measured(of_benchmarks):
