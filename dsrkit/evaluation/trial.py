@@ -138,7 +138,7 @@ def with_mugshots(trial: Trial, low: Seen, mugshots: Seen) -> Seen:
 def see(trial: Trial, systems: Sequence[System]) -> tuple[dict[Version, Seen], dict[Restorer, Values]]:
     """Embeddings by restorer, recogniser and TTA (of HR faces by whom each system has for them), and image quality by restorer.
 
-    One restorer after the other: the faces of one are in memory at a time (300 MB for LFW), embeddings are small.
+    One restorer after the other: the faces of one are in memory at a time (300 MB for LFW, with TTA twice), embeddings are small.
     """
     seen: dict[Version, Seen] = {}
     measured: dict[Restorer, Values] = {}
