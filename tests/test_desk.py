@@ -380,6 +380,7 @@ def test_the_desk_serves_while_faces_are_embedded(here, monkeypatch):
 
     monkeypatch.setattr(state_module, "embedded", slow)
     desk = Desk(settings(), in_background=True)
+    desk.guarded.page.set()
     until(lambda: '<progress value="0.5' in desk.progress.value, "progress to be seen")
     desk.faces.after.click()
     assert "Wait for it to open" in said(desk)
@@ -401,8 +402,19 @@ def test_the_desk_serves_while_faces_are_embedded(here, monkeypatch):
     assert desk.state.params.vlr_size == desk.controls.size.value == "16x16" and "Not done" not in said(desk)
 
 
+def test_nothing_is_told_to_a_page_that_is_not_there(here):
+    desk = Desk(settings(), in_background=True)
+    until(lambda: len(desk.states) == 1, "the run to be read")
+    time.sleep(1)
+    assert desk.face is None and not desk.controls.size.options
+    desk.guarded.page._there.value = True  # as the link does, in a page
+    until(lambda: desk.face is not None, "the run to be shown")
+    assert desk.controls.size.value == "16x16"
+
+
 def test_an_error_beside_the_desk_is_said(here):
     desk = Desk(settings("gone", "tiny"), in_background=True)
+    desk.guarded.page.set()
     until(lambda: "expected a run at" in said(desk), "the error to be said")
     desk.controls.run.value = "tiny"
     until(lambda: desk.face is not None, "the other run to open")

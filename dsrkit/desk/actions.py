@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from threading import RLock, Thread
+from contextlib import contextmanager, suppress
+from functools import partial
+from threading import Event, RLock, Thread
 from typing import TypeVar
+
+import ipywidgets as widgets
 
 from dsrkit.desk.embeddings import Report
 from dsrkit.desk.panes import Message
@@ -13,11 +16,27 @@ from dsrkit.desk.panes import Message
 # What files, weights and photos from anywhere raise; torch says RuntimeError where weights do not fit or memory is short.
 EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, ImportError)
 
+PATIENCE = 60  # seconds for a page to say that it is there, before it is served all the same
+
 Result = TypeVar("Result")
 
 
 class _SupersededError(Exception):
     """Somebody asked for something else meanwhile."""
+
+
+class Page(Event):
+    """Set once a page has the desk's widgets.
+
+    Voila's page asks for all widgets' states at its opening and loses what they are told until it has made its own of them
+    (``_loadFromKernel`` of ipywidgets' front end). A link between widgets acts in the page alone: what it sets comes from there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._here, self._there = widgets.Checkbox(True), widgets.Checkbox(False)
+        self._there.observe(lambda _: self.set(), "value")
+        self._link = widgets.jsdlink((self._here, "value"), (self._there, "value"))
 
 
 class Actions:
@@ -31,7 +50,9 @@ class Actions:
 
     def __init__(self, message: Message, progress: Message, go_back: Callable[[], None], in_background: bool) -> None:
         self.message, self.progress, self.go_back, self.in_background = message, progress, go_back, in_background
-        self._lock, self._quiet, self._asked = RLock(), False, 0
+        self._lock, self._quiet, self._asked, self.page = RLock(), False, 0, Page()
+        if not in_background:
+            self.page.set()  # nobody waits for what is done before a call returns
 
     def __call__(self, action: Callable[..., None], *arguments: object) -> None:
         """Do it; an expected error is shown."""
@@ -72,22 +93,22 @@ class Actions:
             report("")
             then(result)
 
+        def fail(error: BaseException) -> None:
+            report("")
+            raise error
+
         def run() -> None:
             try:
-                result = work(report)
-                self(finish, result)
+                last = partial(finish, work(report))
             except _SupersededError:
                 return
             except EXPECTED as error:
-                if number == self._asked:
-                    self.progress.say("")
-                    self(_fail, error)
+                last = partial(fail, error)
+            self.page.wait(PATIENCE)
+            with suppress(_SupersededError):
+                self(last)
 
         if self.in_background:
             Thread(target=run, daemon=True).start()
         else:
             run()
-
-
-def _fail(error: BaseException) -> None:
-    raise error
