@@ -1,15 +1,18 @@
 """The cycle: steps that are accepted or rolled back, verdicts that outlive an interruption, and a dry run that writes nothing."""
 
+import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import same_weights, weights_of
 
+from dsrkit.evaluation.systems import rows_on_disk
 from dsrkit.losses import identity_loss
-from dsrkit.models import load_dsr, load_edgeface
-from dsrkit.models.checkpoint import copy_checkpoint, load_checkpoint, save_checkpoint
+from dsrkit.models import edgeface_file, load_dsr, load_edgeface
+from dsrkit.models.checkpoint import copy_checkpoint, load_checkpoint, refused, save_checkpoint
 from dsrkit.recognition import restore
 from dsrkit.runs import Run
 from dsrkit.training import cycle, open_setting, run_cycles
@@ -195,11 +198,29 @@ def test_a_step_is_accepted_when_its_interval_lies_above_0(start, stage_params, 
 
     monkeypatch.setattr(Validation, "gain", gain)
     params = stage_params("04_cyclic_cycle", **SMALL, accept_level=level, select_by="auc")
-    (step,) = run_cycles(open_setting(params))
+    setting = open_setting(params)
+    (step,) = run_cycles(setting)
     assert step.fit.improved and step.accepted == accepted and step.gain["low"] == low
     assert levels == [("auc", level or 0.95, ("16x16",))]
     for before, after in zip((start.dsr, start.edgeface), start.cycle(1), strict=True):
         assert (before.read_bytes() == after.read_bytes()) == (not accepted)
+    trained = start.cycle(1)[0]
+    assert refused(trained).exists() == (not accepted)
+    if not accepted:
+        seen = setting.validation.images(restore(setting.validation.faces.vlr, load_dsr(refused(trained))))
+        assert seen["psnr"] == pytest.approx(step.fit.best["psnr"], abs=1e-5) and step.fit.best["epoch"] > 0
+
+
+@pytest.mark.parametrize("changes", [{}, {"mode": "alternate", "skip_edgeface": True}], ids=["refused", "skipped"])
+def test_what_a_cycle_leaves_as_it_was_belongs_to_it(start, stage_params, improving, monkeypatch, changes):
+    """Also an original recogniser, whose file names no DSR: an evaluation takes the pair."""
+    start.edgeface.unlink()  # the stage before was left out
+    monkeypatch.setattr(Validation, "gain", lambda *asked: {"value": -0.1, "low": -0.2, "high": 0.0})
+    params = stage_params("04_cyclic_cycle", **SMALL, **({"mode": "joint", "finetuned_edgeface": "demo"} | changes))
+    (step,) = run_cycles(open_setting(params))
+    assert not step.accepted
+    rows = {row: files for row, *files in rows_on_disk(start, edgeface_file("demo"))}
+    assert rows["cycle_1"] == [(start.cycle(1)[0],), start.cycle(1)[1]]
 
 
 def test_a_fit_that_brought_nothing_is_refused_at_any_level(start, stage_params):
@@ -228,8 +249,17 @@ def test_the_gain_is_that_of_the_two_pairs(start, stage_params):
     for gain in (eer, auc):
         assert gain["low"] <= gain["value"] <= gain["high"]
     assert back == pytest.approx({"value": -eer["value"], "low": -eer["high"], "high": -eer["low"]}, abs=1e-9)
+    faces = setting.validation.faces
+    pairs = np.array(list(itertools.combinations(range(len(faces)), 2)))  # of so few faces, all genuine pairs and as many others
+    same = faces.labels[pairs[:, 0]] == faces.labels[pairs[:, 1]]
+    told, told_same = setting.validation._verdict_pairs()
+    assert {tuple(sorted(pair)) for pair in told[told_same].tolist()} == set(map(tuple, pairs[same].tolist()))
+    assert (~told_same).sum() == told_same.sum() and (
+        faces.labels[told].T[0] == faces.labels[told].T[1]
+    ).tolist() == told_same.tolist()
     before, after = (
-        setting.validation.verification(edgeface, restore(setting.validation.faces.vlr, dsr)) for dsr, edgeface in (old, new)
+        replace(setting.validation, pairs=told, same=told_same).verification(edgeface, restore(faces.vlr, dsr))
+        for dsr, edgeface in (old, new)
     )
     assert eer["value"] == pytest.approx(before["eer"] - after["eer"], abs=1e-6)
     assert auc["value"] == pytest.approx(after["auc"] - before["auc"], abs=1e-6)
@@ -246,11 +276,11 @@ def test_a_judged_step_is_not_judged_again(start, stage_params, improving, monke
         judged.append(measure)
         return {"value": -0.5, "low": -0.6, "high": -0.4}
 
-    def copying(source, target):
-        copied.append(target)
-        if at == "within the roll-back" and len(copied) == 2:
+    def copying(source, target, **about):
+        if about and copied and at == "within the roll-back":
             raise Killed
-        copy(source, target)
+        copied.extend([target] if about else [])
+        copy(source, target, **about)
 
     copy, note = cycle.copy_checkpoint, Progress.note
 
@@ -270,6 +300,7 @@ def test_a_judged_step_is_not_judged_again(start, stage_params, improving, monke
     assert judged == ["auc"] and not step.accepted and step.gain["value"] == -0.5 and step.fit.improved
     for before, after in zip((start.dsr, start.edgeface), start.cycle(1), strict=True):
         assert before.read_bytes() == after.read_bytes()
+    assert not same_weights(weights_of(refused(start.cycle(1)[0])), weights_of(start.dsr))
 
 
 # --- what may be left out, and what stood there before

@@ -136,13 +136,15 @@ def with_twins(systems: Sequence[System]) -> list[System]:
 
 
 def _inputs(path: Path) -> dict[str, Any]:
-    return read_about(path).get("provenance", {}).get("inputs", {})
+    about = read_about(path)
+    return about.get("carried_over", about.get("provenance", {})).get("inputs", {})
 
 
 def check_lineage(dsr: Path, edgeface: Path) -> None:
     """Raises ValueError when ``edgeface`` was made for another DSR than the run's present one.
 
-    A fine-tuned EdgeFace names the DSR whose faces it saw; both networks of a cycle name the same parents.
+    A fine-tuned EdgeFace names the DSR whose faces it saw; both networks of a cycle name the same parents, also one that the
+    cycle left as it was.
     """
     parents = [_inputs(path).get("dsr", {}).get("sha256") for path in (dsr, edgeface)]
     expected = file_hash(dsr) if parents[0] is None else parents[0]

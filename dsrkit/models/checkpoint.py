@@ -33,8 +33,7 @@ def save_checkpoint(path: Path, kind: str, content: dict[str, Any]) -> None:
     try:
         with atomic_path(path) as temporary:
             torch.save({"kind": kind, **content}, temporary)
-        with atomic_path(about_file(path)) as temporary:
-            temporary.write_text(json.dumps(readable, indent=1, default=str))
+        _write_about(path, readable)
     except (OSError, RuntimeError) as error:  # on a full disk torch's writer raises RuntimeError
         free = shutil.disk_usage(path.parent).free / 1e6
         raise OSError(
@@ -48,6 +47,11 @@ def about_file(path: Path) -> Path:
     return path.with_suffix(path.suffix + ".json")
 
 
+def _write_about(path: Path, about: dict[str, Any]) -> None:
+    with atomic_path(about_file(path)) as temporary:
+        temporary.write_text(json.dumps(about, indent=1, default=str))
+
+
 def read_about(path: Path) -> dict[str, Any]:
     """What a checkpoint says of itself, without its tensors; empty where it has no JSON beside it."""
     return json.loads(about_file(path).read_text()) if about_file(path).is_file() else {}
@@ -58,6 +62,11 @@ def previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
+def refused(path: Path) -> Path:
+    """Where the networks of a refused step stay: ``dsr_cycle1.pt`` → ``dsr_cycle1.refused.pt``."""
+    return path.with_name(f"{path.stem}.refused{path.suffix}")
+
+
 def keep_previous(path: Path) -> None:
     """Rename a checkpoint that a new training is about to replace: ``dsr.pt`` → ``dsr.previous.pt``, its JSON too."""
     kept = previous(path)
@@ -66,8 +75,12 @@ def keep_previous(path: Path) -> None:
             old.replace(new)
 
 
-def copy_checkpoint(source: Path, target: Path) -> None:
-    """Copy a checkpoint atomically, with the JSON beside it; a JSON of what stood at ``target`` before is not left there."""
+def copy_checkpoint(source: Path, target: Path, **about: Any) -> None:
+    """Copy a checkpoint atomically, with the JSON beside it; a JSON of what stood at ``target`` before is not left there.
+
+    Args:
+        about: what that JSON says besides.
+    """
     if source.resolve() == target.resolve():
         return
     with atomic_path(target) as temporary:
@@ -75,10 +88,9 @@ def copy_checkpoint(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
         else:  # a .safetensors file under the name of a .pt could not be read
             torch.save(read_weights(source), temporary)
-    about, copied = about_file(source), about_file(target)
-    copied.unlink(missing_ok=True)
-    if about.is_file():
-        shutil.copyfile(about, copied)
+    about_file(target).unlink(missing_ok=True)
+    if said := read_about(source) | about:
+        _write_about(target, said)
 
 
 def read_weights(path: Path | str) -> Any:

@@ -2,7 +2,8 @@
 
 Two modes. *Alternate* is the seeds' recipe: cycle 1 continues DSR; from cycle 2 on EdgeFace is fine-tuned again first.
 *Joint* (``joint.py``) trains both at once. A step is accepted only when validation improves by more than the paired
-bootstrap interval of the gain; a refused step is rolled back, and the next starts from what was there before.
+bootstrap interval of the gain; a refused step is rolled back, and the next starts from what was there before. What was refused
+stays beside it (``dsr_cycle1.refused.pt``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-from dsrkit.models.checkpoint import copy_checkpoint
+from dsrkit.models.checkpoint import copy_checkpoint, read_about, refused
 from dsrkit.models.dsr import DSR, read_dsr
 from dsrkit.models.edgeface import EdgeFace, edgeface_file, load_edgeface
 from dsrkit.params import CyclicCycle
@@ -79,8 +80,13 @@ class Cycles:
         """A network that this cycle leaves as it is."""
         if is_main():
             self.progress.begin()
-            copy_checkpoint(old, new)
+            self._copy(old, new)
         together()
+
+    def _copy(self, old: Path, new: Path) -> None:
+        """A copy belongs to the networks that the stage started from, whatever it was made with (an original names nothing)."""
+        inputs = self.setting.origin(dsr=self.first[0], edgeface=self.first[1])["inputs"]
+        copy_checkpoint(old, new, carried_over={"from": str(old), "inputs": inputs})
 
     def watch(self) -> CollapseWatch:
         return CollapseWatch.of(self.params)
@@ -99,8 +105,11 @@ class Cycles:
             if is_main():
                 self.progress.note(title, verdict)  # first: a roll-back that is interrupted must not be judged
         if not verdict["accepted"] and is_main():
-            for kept, refused in zip(before, after, strict=True):
-                copy_checkpoint(kept, refused)
+            for kept, trained in zip(before, after, strict=True):
+                rolled_back = "carried_over" in read_about(trained)  # by a stage that was then killed
+                if done.improved and trained != kept and not rolled_back:
+                    copy_checkpoint(trained, refused(trained))
+                self._copy(kept, trained)
         together()
         self.steps.append(Step(cycle, step, done, **verdict))
 
