@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -252,15 +251,11 @@ def test_the_gain_is_that_of_the_two_pairs(start, stage_params):
     faces = setting.validation.faces
     pairs = np.array(list(itertools.combinations(range(len(faces)), 2)))  # of so few faces, all genuine pairs and as many others
     same = faces.labels[pairs[:, 0]] == faces.labels[pairs[:, 1]]
-    told, told_same = setting.validation._verdict_pairs()
-    assert {tuple(sorted(pair)) for pair in told[told_same].tolist()} == set(map(tuple, pairs[same].tolist()))
-    assert (~told_same).sum() == told_same.sum() and (
-        faces.labels[told].T[0] == faces.labels[told].T[1]
-    ).tolist() == told_same.tolist()
-    before, after = (
-        replace(setting.validation, pairs=told, same=told_same).verification(edgeface, restore(faces.vlr, dsr))
-        for dsr, edgeface in (old, new)
-    )
+    told = setting.validation.over_all_pairs()
+    assert {tuple(sorted(pair)) for pair in told.pairs[told.same].tolist()} == set(map(tuple, pairs[same].tolist()))
+    assert (~told.same).sum() == told.same.sum()
+    assert np.array_equal(faces.labels[told.pairs[:, 0]] == faces.labels[told.pairs[:, 1]], told.same)
+    before, after = (told.verification(edgeface, restore(faces.vlr, dsr)) for dsr, edgeface in (old, new))
     assert eer["value"] == pytest.approx(before["eer"] - after["eer"], abs=1e-6)
     assert auc["value"] == pytest.approx(after["auc"] - before["auc"], abs=1e-6)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -91,15 +91,15 @@ class Validation:
     def gain(self, before: Pair, after: Pair, measure: str, level: float, sizes: Sequence[str] = ()) -> dict[str, float]:
         """How much better ``after`` verifies than ``before``: {"value", "low", "high"} of ``eer`` or ``auc``, above 0 is better.
 
-        The interval, of ``level``, is a bootstrap over subjects, paired: what is hard for both cancels. It is told over every
-        genuine pair of the faces and as many impostor ones, not over the fixed pairs of each epoch alone. Of several ``sizes`` it
-        is that of the mean gain; every size is drawn with the same people.
+        The interval, of ``level``, is a bootstrap over subjects, paired: what is hard for both cancels. It is told
+        ``over_all_pairs``, not over the fixed ones of each epoch. Of several ``sizes`` it is that of the mean gain; every size is
+        drawn with the same people.
         """
-        pairs, same = self._verdict_pairs()
-        subjects = np.array(self.faces.subjects)[pairs]
+        told = self.over_all_pairs()
+        subjects = np.array(self.faces.subjects)[told.pairs]
         vlr, values, samples = [self._vlr(size) for size in self._sizes(sizes)], [], []
         for pair in (after, before):
-            each = [self._verified(faces, *pair, pairs, same) for faces in vlr]
+            each = [told._verified(faces, *pair) for faces in vlr]
             values.append({measure: float(np.mean([measured(one, subjects)[measure] for one in each]))})
             samples.append({measure: np.mean([bootstrap_samples(one, subjects)[measure] for one in each], axis=0)})
         difference = differences(values[0], samples[0], values[1], samples[1], level)[measure]
@@ -107,18 +107,13 @@ class Validation:
             return {"value": -difference["value"], "low": -difference["high"], "high": -difference["low"]}
         return difference
 
-    def _verdict_pairs(self) -> tuple[Int[np.ndarray, "p 2"], Bool[np.ndarray, " p"]]:
+    def over_all_pairs(self) -> Validation:
+        """The same faces with all their genuine pairs and as many impostor ones, at most ``VERDICT_PAIRS`` of each."""
         table = make_pairs(self.faces.names, self.faces.subjects, self.seed, folds=1, most=VERDICT_PAIRS)
         row = {name: number for number, name in enumerate(self.faces.names)}
-        return table[["left", "right"]].map(row.__getitem__).to_numpy(), table["same"].to_numpy()
+        pairs = table[["left", "right"]].map(row.__getitem__).to_numpy()
+        return replace(self, pairs=pairs, same=table["same"].to_numpy())
 
-    def _verified(
-        self,
-        vlr: UInt8[np.ndarray, "n h w 3"],
-        dsr: nn.Module | None,
-        edgeface: EdgeFace,
-        pairs: Int[np.ndarray, "p 2"],
-        same: Bool[np.ndarray, " p"],
-    ) -> dict[str, np.ndarray]:
-        scores = metrics.cosine_scores(embed(restore(vlr, dsr), edgeface), pairs)
-        return {"scores": scores, "same": same, "correct": (scores >= metrics.eer(scores, same)[1]) == same}
+    def _verified(self, vlr: UInt8[np.ndarray, "n h w 3"], dsr: nn.Module | None, edgeface: EdgeFace) -> dict[str, np.ndarray]:
+        scores = metrics.cosine_scores(embed(restore(vlr, dsr), edgeface), self.pairs)
+        return {"scores": scores, "same": self.same, "correct": (scores >= metrics.eer(scores, self.same)[1]) == self.same}
