@@ -11,7 +11,7 @@ from conftest import same_weights, weights_of
 from dsrkit.evaluation.systems import rows_on_disk
 from dsrkit.losses import identity_loss
 from dsrkit.models import edgeface_file, load_dsr, load_edgeface
-from dsrkit.models.checkpoint import copy_checkpoint, load_checkpoint, refused, save_checkpoint
+from dsrkit.models.checkpoint import copy_checkpoint, load_checkpoint, previous, refused, save_checkpoint
 from dsrkit.recognition import restore
 from dsrkit.runs import Run
 from dsrkit.training import cycle, open_setting, run_cycles
@@ -198,7 +198,10 @@ def test_a_step_is_accepted_when_its_interval_lies_above_0(start, stage_params, 
     monkeypatch.setattr(Validation, "gain", gain)
     params = stage_params("04_cyclic_cycle", **SMALL, accept_level=level, select_by="auc")
     setting = open_setting(params)
+    stale = refused(start.cycle(1)[0])  # of an earlier training, which must not be taken for one of this
+    stale.write_bytes(b"stale")
     (step,) = run_cycles(setting)
+    assert previous(stale).read_bytes() == b"stale"
     assert step.fit.improved and step.accepted == accepted and step.gain["low"] == low
     assert levels == [("auc", level or 0.95, ("16x16",))]
     for before, after in zip((start.dsr, start.edgeface), start.cycle(1), strict=True):

@@ -127,7 +127,8 @@ def run_cycles(setting: Setting, on_epoch: OnStep = lambda title, history: None)
         setting.sampler(params.finetune_batch_size)
         margin_head(setting, imprinted=False)
     surplus = run.cycles(params.cycles + 1)  # no cycle of an earlier training may be taken for one of this
-    replaced = [file for files in (*map(run.cycle, range(1, params.cycles + 1)), *surplus) for file in files]
+    trained = [file for files in (*map(run.cycle, range(1, params.cycles + 1)), *surplus) for file in files]
+    replaced = [*trained, *map(refused, trained)]
     inputs = {"dsr": files[0], "edgeface": files[1]}
     if params.control_epochs:
         replaced.append(run.edgeface_direct)
