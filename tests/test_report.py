@@ -228,8 +228,10 @@ def test_a_twin_s_sentence_is_about_the_control_s_twin(rows):
         for end, accuracy in (("", 0.8), ("_tta", 0.85))
     ]
     twin = against_control(dsr | {"row": "dsr_tta", "verification_accuracy": 0.95}, 0.1, 0.05, 0.15)
-    sentence = control_sentence([*controls, dsr, twin])
-    assert "DSR, TTA" in sentence and "with TTA (85.0 %)" in sentence
+    guided = twin | {"row": "dsr_finetuned_guided_tta"}  # made for other recognisers than the run's last
+    for compared in ([dsr, twin], [dsr, twin, guided]):
+        sentence = control_sentence([*controls, *compared])
+        assert "DSR, TTA" in sentence and "with TTA (85.0 %)" in sentence
 
 
 def test_without_a_control_the_sentence_says_so(rows):
@@ -246,13 +248,17 @@ def test_twins_follow_their_rows(rows):
         "dsr_ensemble",
         "cycle_2",
         "dsr",
+        "cycle_1_guided_tta",
         "hr_tta",
+        "dsr_finetuned_guided",
         "cycle_1_tta",
+        "cycle_1_guided",
     ]
     table = headline_table([rows[1] | {"row": name} for name in names])
     assert table.index.tolist() == [
         "HR (upper bound)", "HR (upper bound), TTA", "direct feed (bicubic), TTA", "DSR", "DSR, TTA", "DSR ensemble",
-        "cycle 1", "cycle 1, TTA", "cycle 2", "cycle 2, TTA",
+        "DSR + fine-tuned EdgeFace, guided", "cycle 1", "cycle 1, TTA", "cycle 1, guided", "cycle 1, guided, TTA", "cycle 2",
+        "cycle 2, TTA",
     ]  # fmt: skip
 
 

@@ -342,6 +342,29 @@ def test_control_and_ensemble_stand_in_the_same_table(whole, params):
     assert list(files) == ["dsr", "dsr_member2", "dsr_member3", "edgeface"] and files["dsr"] == whole.dsr
 
 
+def test_guided_faces_stand_beside_the_pair_that_guides_them(whole, params, edgeface_path, judge_path):
+    """The original recogniser looks at them, HR faces too; a judge sees them as faces of their own; a DSR alone guides nobody."""
+    asked = params.model_copy(update={"guide_steps": 2, "judge": str(judge_path)})
+    systems = open_systems(whole, asked, CPU)
+    assert [system.row for system in systems] == [
+        "hr", "direct_feed", "direct_feed_finetuned", "dsr", "dsr_ensemble", "dsr_finetuned", "dsr_finetuned_guided", "cycle_1",
+        "cycle_1_guided",
+    ]  # fmt: skip
+    pair, guided = systems[-2:]
+    assert guided.restorer.dsr is pair.restorer and guided.restorer.edgeface is pair.edgeface and guided.restorer.steps == 2
+    assert guided.files == {"dsr": whole.cycle(1)[0], "dsr_guide": whole.cycle(1)[1], "edgeface": edgeface_path}
+    assert guided.edgeface is guided.restorer.original is guided.at_hr().edgeface is systems[0].edgeface
+    judge = judge_systems(asked, systems, CPU)[-1]
+    assert (judge.row, judge.restorer, list(judge.files)) == ("cycle_1_guided", guided.restorer, ["dsr", "dsr_guide", "edgeface"])
+    trial = open_trial(whole, asked)
+    outcomes = list(evaluate(trial, systems))
+    found, control = (pick(outcomes, row) for row in ("cycle_1_guided", "direct_feed_finetuned"))
+    assert found.embeddings == pytest.approx(embed(restore(trial.faces.vlr, guided.restorer), guided.edgeface), abs=1e-5)
+    row = pick_row(rows_of(trial, outcomes), "cycle_1_guided")
+    gain = metrics.auc(found.verified["scores"], trial.same) - metrics.auc(control.verified["scores"], trial.same)
+    assert row["difference_to_control"]["auc"]["value"] == pytest.approx(gain)
+
+
 def test_a_control_that_saw_a_dsr_s_faces_is_refused(run, params, tmp_path):
     path = tmp_path / "edgeface_direct.pt"
     save_edgeface_of(path, None, 5)

@@ -22,6 +22,7 @@ from dsrkit.evaluation.headline import row_label
 from dsrkit.evaluation.systems import System
 from dsrkit.metrics import unit_length
 from dsrkit.models.edgeface import EMBEDDING_SIZE
+from dsrkit.models.guided import Guided
 from dsrkit.recognition import BATCH
 from dsrkit.runs import atomic_path, file_hash
 
@@ -44,6 +45,7 @@ def embedded(system: System, faces: FaceSet, dataset: str, folder: Path, report:
     """
     files = {role: file_hash(path) for role, path in sorted(system.files.items())}
     made_by = {"files": files, "mirrored": system.tta, "hr": system.restorer == "hr", "size": faces.vlr_size, "code": __version__}
+    made_by |= {"guide_steps": system.restorer.steps} if isinstance(system.restorer, Guided) else {}
     made_of = {"dataset": dataset, "faces": hash_of("\n".join(faces.names))}
     path = folder / f"{hash_of(json.dumps(made_of | made_by, sort_keys=True))[:32]}.npy"
     if path.exists():

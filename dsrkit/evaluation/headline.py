@@ -11,6 +11,7 @@ import pandas as pd
 from dsrkit.evaluation.report import Row
 
 TTA = "_tta"  # ends the name of a row with test-time augmentation
+GUIDED = "_guided"  # ends the name of a row, before TTA, whose restored faces were led on
 CONTROL = "direct_feed_finetuned"
 LABELS = {
     "hr": "HR (upper bound)",
@@ -27,10 +28,11 @@ NO_CONTROL = (
 
 
 def row_label(row: str) -> str:
-    """A row's name for people: ``cycle_2`` → "cycle 2", ``dsr_tta`` → "DSR, TTA"."""
-    system = row.removesuffix(TTA)
-    label = LABELS.get(system, system.replace("_", " "))
-    return label if system == row else f"{label}, TTA"
+    """A row's name for people: ``cycle_2`` → "cycle 2", ``dsr_tta`` → "DSR, TTA", ``cycle_1_guided`` → "cycle 1, guided"."""
+    for suffix, said in ((TTA, ", TTA"), (GUIDED, ", guided")):
+        if row.endswith(suffix):
+            return row_label(row.removesuffix(suffix)) + said
+    return LABELS.get(row, row.replace("_", " "))
 
 
 def percent_text(row: Row, measure: str) -> str:
@@ -52,12 +54,13 @@ def gain_text(gain: dict[str, Any] | None) -> str:
     return f"{text} not shown" if low <= 0 <= high else text
 
 
-def row_order(row: Row) -> tuple[int, str, int, bool]:
-    """Known systems first, then cycles by number; a row's twin with TTA right after it."""
-    system = row["row"].removesuffix(TTA)
+def row_order(row: Row) -> tuple[int, str, int, bool, bool]:
+    """Known systems first, then cycles by number; after a row its guided faces, and a row's twin with TTA right after it."""
+    twin = row["row"].removesuffix(TTA)
+    system = twin.removesuffix(GUIDED)
     cycle = re.fullmatch(r"cycle_(\d+)", system)
     known = list(LABELS).index(system) if system in LABELS else len(LABELS)
-    return known, "cycle" if cycle else system, int(cycle[1]) if cycle else 0, system != row["row"]
+    return known, "cycle" if cycle else system, int(cycle[1]) if cycle else 0, system != twin, twin != row["row"]
 
 
 def headline_table(rows: Sequence[Row]) -> pd.DataFrame:
@@ -102,13 +105,14 @@ def control_sentence(rows: Sequence[Row]) -> str:
     """Whether the run's last system beats the control, in one sentence with the numbers.
 
     The last is the last cycle, else DSR + fine-tuned EdgeFace, else DSR; with TTA where there is TTA. Named by that rule and not
-    by its score: the best of several rows would beat a control too often by chance.
+    by its score: the best of several rows would beat a control too often by chance. Guided faces are for other recognisers.
 
     Args:
         rows: of one VLR size and one protocol. A row with TTA is held against the control with TTA.
     """
     names = {row["row"] for row in rows}
-    compared = [row for row in rows if row["difference_to_control"].get("verification_accuracy") and CONTROL in names]
+    own = [row for row in rows if not row["row"].removesuffix(TTA).endswith(GUIDED)]
+    compared = [row for row in own if row["difference_to_control"].get("verification_accuracy") and CONTROL in names]
     if not compared:
         return NO_CONTROL
     last = max(compared, key=row_order)

@@ -7,6 +7,8 @@
     dsr_ensemble            the same, restored by the mean of several DSRs that differ in their seed
     dsr_finetuned           the fine-tuned EdgeFace on restored faces
     cycle_1, …              both networks after each cycle
+    cycle_1_guided, …       the original EdgeFace on the faces of such a pair, led on until it sees in them whom the pair saw
+                            (``guide_steps``; also ``dsr_finetuned_guided``): what a pair knows, for any recogniser to read
 
 HR faces, such as a gallery's, are embedded by a row's own EdgeFace or, with ``hr_edgeface`` "original", by the untouched one, in
 whose space the others are taught: asymmetric testing (Budnik and Avrithis 2020, arXiv 2006.16331).
@@ -28,12 +30,13 @@ from jaxtyping import Float, UInt8
 from torch import nn
 
 from dsrkit.data.faces import FaceSet
-from dsrkit.evaluation.headline import CONTROL, TTA
+from dsrkit.evaluation.headline import CONTROL, GUIDED, TTA
 from dsrkit.evaluation.judge import AnyRecognizer, CalledRecognizer, embeddings_of, open_judge
 from dsrkit.evaluation.report import Row
 from dsrkit.models.checkpoint import read_about
 from dsrkit.models.dsr import load_dsr
-from dsrkit.models.edgeface import edgeface_file, load_edgeface
+from dsrkit.models.edgeface import EdgeFace, edgeface_file, load_edgeface
+from dsrkit.models.guided import Guided
 from dsrkit.params import Evaluation
 from dsrkit.recognition import restore
 from dsrkit.runs import Run, file_hash, resolve
@@ -98,7 +101,22 @@ def open_systems(run: Run, params: Evaluation, device: torch.device) -> list[Sys
         by = edgeface_of_hr(params.hr_edgeface, edgeface, original)
         files |= {} if by == edgeface else {"hr_edgeface": by}
         systems.append(System(row, edgefaces[edgeface], restorer, files, hr_edgeface=edgefaces[by]))
+    if params.guide_steps:
+        systems = with_guided(systems, edgefaces[original], original, params.guide_steps)
     return with_twins(systems) if params.tta else systems
+
+
+def with_guided(systems: Sequence[System], original: EdgeFace, path: Path, steps: int) -> list[System]:
+    """Each system, and after one of a DSR and a fine-tuned EdgeFace the original one, read from ``path``, on its guided faces."""
+    found = []
+    for system in systems:
+        found.append(system)
+        edgeface, restorer = system.edgeface, system.restorer
+        if isinstance(restorer, nn.Module) and isinstance(edgeface, EdgeFace) and system.files["edgeface"] != path:
+            files = dsr_files(system) | {"dsr_guide": system.files["edgeface"], "edgeface": path}
+            guided = Guided(restorer, edgeface, original, steps)
+            found.append(System(system.row + GUIDED, original, guided, files, hr_edgeface=original))
+    return found
 
 
 def rows_on_disk(run: Run, original: Path) -> list[tuple[str, tuple[Path, ...], Path]]:

@@ -21,6 +21,7 @@ class Evaluation(Stage):
     threshold_fpir: Probability
     enrolled: Positive
     tta: bool
+    guide_steps: Count
     judge: str
     lpips_weights: str
     all_pairs_faces: Count
