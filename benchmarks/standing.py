@@ -23,6 +23,7 @@ SET = [
     ("32×32", "vlr-at-32", "both-lr", "dsr", (99.1, 99.3, 99.45), "per cent"),
     ("32×32", "vlr-at-32", "both-lr", "cycle_1", (99.1, 99.3, 99.45), "per cent"),
     ("24×24", "vlr-at-24", "both-lr", "cycle_1", (98.5, 98.9, 99.2), "per cent"),
+    ("24×24", "vlr24", "both-lr", "cycle_1", (98.5, 98.9, 99.2), "per cent"),
     ("24×24", "tries/vlr24-last-epoch", "both-lr", "cycle_1", (98.5, 98.9, 99.2), "per cent"),
     ("16×16", "vlr16", "both-lr", "cycle_1", (97.0, 97.8, 98.5), "per cent"),
     ("16×16", "vlr16", "hr-lr", "cycle_1", (97.5, 98.67), "per cent"),
@@ -30,6 +31,7 @@ SET = [
     ("14×16", "vlr14x16", "both-lr", "cycle_1", (3.0, 4.5, 6.0), "points"),
     ("16×16", "vlr16", "judge", "dsr", (96.8, 97.5), "per cent"),
     ("16×16", "tries/vlr16-ensemble", "judge", "dsr_ensemble", (96.8, 97.5), "per cent"),
+    ("16×16", "tries/vlr16-guided", "judge", "cycle_1_guided", (96.8, 97.5), "per cent"),
 ]
 RECIPES = {
     "a first stretch": "tries/vlr16-first",

@@ -33,7 +33,7 @@ from dsrkit.desk.views import points_at, roc_chart, sweep_chart
 from dsrkit.evaluation.open_set import threshold_sweep
 from dsrkit.evaluation.systems import open_systems
 from dsrkit.evaluation.trial import evaluate, open_trial
-from dsrkit.models import load_edgeface
+from dsrkit.models import Guided, load_edgeface
 from dsrkit.params import ParameterError
 from dsrkit.runs import Run, pick_device
 
@@ -120,6 +120,21 @@ def test_hr_faces_may_be_left_to_another(run, state, tmp_path):
     found, own = mixed.judged("dsr", "hr-lr"), state.judged("dsr", "hr-lr")
     assert found.verified["auc"] == pytest.approx(expected.verified["auc"])
     assert not np.allclose(found.gallery, own.gallery) and np.array_equal(found.embeddings, own.embeddings)
+
+
+def test_guided_faces_are_kept_by_how_far_they_were_led(state, tmp_path):
+    """The number of steps is in no file: embeddings of another number must not be taken for these."""
+    dsr, faces, found = state.systems["dsr"], state.trial.faces.first(4), []
+    torch.manual_seed(5)
+    another = load_edgeface("demo")
+    with torch.no_grad():
+        for weight in another.parameters():
+            weight.add_(0.01 * torch.randn_like(weight))
+    for steps in (1, 3):
+        guided = replace(dsr, restorer=Guided(dsr.restorer, another, dsr.edgeface, steps))
+        found.append(embeddings_module.embedded(guided, faces, "data", tmp_path, embeddings_module.silent))
+        assert found[-1] == pytest.approx(guided.embedded(faces), abs=1e-6)
+    assert not np.allclose(*found, atol=1e-3) and len(list(tmp_path.glob("*.npy"))) == 2
 
 
 def test_a_run_that_evaluates_another_s_networks_opens_with_these(run, state, tmp_path):

@@ -44,6 +44,12 @@ def test_every_kept_run_is_quoted(run):
     assert run == "demo" or quoted(RESULTS, f"{run} both-lr")  # the demo's table is the README's
 
 
+@pytest.mark.parametrize("run", re.findall(r"<!-- judge (\S+) -->", RESULTS))
+def test_judges_are_quoted_as_measured(run):
+    rows = read_metrics(REPOSITORY / "docs" / "results" / f"{run}.json")["judge"]["rows"]
+    assert quoted(RESULTS, f"judge {run}") == headline_markdown([row for row in rows if row["protocol"] == "both-lr"])
+
+
 def test_the_comparison_of_sizes_is_quoted_as_it_was_made():
     tables = (REPOSITORY / "docs" / "results" / "comparison" / "vlr.md").read_text()
     assert quoted(RESULTS, "comparison vlr") == tables.split("\n\n")[1].strip()

@@ -3,8 +3,8 @@
 The recogniser of a cycle knows who is on a VLR face better than the face that its DSR draws tells anybody else. So its embedding
 becomes the aim, and the drawn face follows the untouched recogniser's gradient towards it: what Mahendran and Vedaldi 2015
 (arXiv 1412.0035) did to see what an embedding holds, and what classifier guidance (Dhariwal and Nichol 2021, arXiv 2105.05233)
-does to an image in the making. Nothing is trained, and neither HR faces nor labels are asked for. What moves is a grid of a quarter
-of the face's width (a finer one brought no more), by a level or two of 255: recognisers see it, people do not.
+does to an image in the making. Nothing is trained, and neither HR faces nor labels are asked for. What moves is a grid of a
+quarter of the face's width (a finer one brought no more), by a level or two of 255: recognisers see it, people do not.
 """
 
 from __future__ import annotations
