@@ -254,7 +254,7 @@ def test_the_gain_is_that_of_the_two_pairs(start, stage_params):
     faces = setting.validation.faces
     pairs = np.array(list(itertools.combinations(range(len(faces)), 2)))  # of so few faces, all genuine pairs and as many others
     same = faces.labels[pairs[:, 0]] == faces.labels[pairs[:, 1]]
-    told = setting.validation.over_all_pairs()
+    told = setting.validation
     assert {tuple(sorted(pair)) for pair in told.pairs[told.same].tolist()} == set(map(tuple, pairs[same].tolist()))
     assert (~told.same).sum() == told.same.sum()
     assert np.array_equal(faces.labels[told.pairs[:, 0]] == faces.labels[told.pairs[:, 1]], told.same)

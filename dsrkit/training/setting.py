@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 
 from dsrkit.data.augment import Augmentation
-from dsrkit.data.faces import FaceSet, open_split, read_pairs
+from dsrkit.data.faces import FaceSet, open_split
 from dsrkit.data.layout import degradation_of, read_settings
 from dsrkit.data.nobody import Nobody
 from dsrkit.models.edgeface import EdgeFace, edgeface_file, load_edgeface
@@ -23,7 +23,7 @@ from dsrkit.runs import Run, pick_device, pick_precision, provenance, resolve, s
 from dsrkit.training.loop import Schedule
 from dsrkit.training.resume import Progress, open_progress
 from dsrkit.training.sampling import Sampler
-from dsrkit.training.validation import Validation
+from dsrkit.training.validation import Validation, pairs_of
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,6 @@ def open_setting(params: Teacher) -> Setting:
             f"{dataset}: expected HR faces to learn from, got a native low-resolution data set, which has none. Train on a data "
             "set made from HR photos; evaluate on this one."
         )
-    pairs, same, _ = read_pairs(dataset, "val", faces)
     inputs = {
         "manifest": dataset / "manifest.csv",
         "dataset": dataset / "dataset.json",
@@ -138,5 +137,5 @@ def open_setting(params: Teacher) -> Setting:
     original = load_edgeface(inputs["original_edgeface"], device).requires_grad_(False)
     degradation = degradation_of(dataset)
     seed = read_settings(dataset)["seed"]  # of the data set, not of this stage
-    validation = Validation(faces, degradation, pairs, same, embed(faces.hr, original), seed)
+    validation = Validation(faces, degradation, *pairs_of(faces, seed), embed(faces.hr, original), seed)
     return Setting(params, run, device, inputs, degradation, train, validation, original, embed(train.hr, original))

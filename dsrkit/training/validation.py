@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -18,12 +18,12 @@ from dsrkit.models.edgeface import EdgeFace
 from dsrkit.recognition import BATCH, QUALITY_FACES, embed, quality, restore
 
 Pair = tuple[nn.Module | None, EdgeFace]  # a DSR (None: bicubic) and the recogniser of its faces
-VERDICT_PAIRS = 50_000  # genuine and impostor pairs each, at most: 6,000 in all leave intervals twice as wide
+PAIRS = 50_000  # genuine and impostor pairs each, at most: 6,000 in all left intervals twice as wide
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Fixed validation faces, pairs of them, and the HR faces' embeddings by the original recogniser.
+    """Validation faces, all their genuine pairs and as many impostor ones, and HR embeddings by the original recogniser.
 
     Args:
         degradation, seed: what made the data set's VLR faces, and makes those of other sizes.
@@ -66,7 +66,7 @@ class Validation:
         return np.concatenate([as_bytes(degrade(hr, size, self.degradation, uniform)) for hr, uniform in parts])
 
     def verification(self, edgeface: EdgeFace, restored: UInt8[np.ndarray, "n 112 112 3"]) -> dict[str, float]:
-        """Both-LR verification on the fixed pairs, and the cosine to the HR embedding (``identity_similarity``)."""
+        """Both-LR verification on these pairs, and the cosine to the HR embedding (``identity_similarity``)."""
         embeddings = embed(restored, edgeface)
         scores = metrics.cosine_scores(embeddings, self.pairs)
         return {
@@ -91,15 +91,13 @@ class Validation:
     def gain(self, before: Pair, after: Pair, measure: str, level: float, sizes: Sequence[str] = ()) -> dict[str, float]:
         """How much better ``after`` verifies than ``before``: {"value", "low", "high"} of ``eer`` or ``auc``, above 0 is better.
 
-        The interval, of ``level``, is a bootstrap over subjects, paired: what is hard for both cancels. It is told
-        ``over_all_pairs``, not over the fixed ones of each epoch. Of several ``sizes`` it is that of the mean gain; every size is
-        drawn with the same people.
+        The interval, of ``level``, is a bootstrap over subjects, paired: what is hard for both cancels. Of several ``sizes`` it
+        is that of the mean gain; every size is drawn with the same people.
         """
-        told = self.over_all_pairs()
-        subjects = np.array(self.faces.subjects)[told.pairs]
+        subjects = np.array(self.faces.subjects)[self.pairs]
         vlr, values, samples = [self._vlr(size) for size in self._sizes(sizes)], [], []
         for pair in (after, before):
-            each = [told._verified(faces, *pair) for faces in vlr]
+            each = [self._verified(faces, *pair) for faces in vlr]
             values.append({measure: float(np.mean([measured(one, subjects)[measure] for one in each]))})
             samples.append({measure: np.mean([bootstrap_samples(one, subjects)[measure] for one in each], axis=0)})
         difference = differences(values[0], samples[0], values[1], samples[1], level)[measure]
@@ -107,13 +105,17 @@ class Validation:
             return {"value": -difference["value"], "low": -difference["high"], "high": -difference["low"]}
         return difference
 
-    def over_all_pairs(self) -> Validation:
-        """The same faces with all their genuine pairs and as many impostor ones, at most ``VERDICT_PAIRS`` of each."""
-        table = make_pairs(self.faces.names, self.faces.subjects, self.seed, folds=1, most=VERDICT_PAIRS)
-        row = {name: number for number, name in enumerate(self.faces.names)}
-        pairs = table[["left", "right"]].map(row.__getitem__).to_numpy()
-        return replace(self, pairs=pairs, same=table["same"].to_numpy())
-
     def _verified(self, vlr: UInt8[np.ndarray, "n h w 3"], dsr: nn.Module | None, edgeface: EdgeFace) -> dict[str, np.ndarray]:
         scores = metrics.cosine_scores(embed(restore(vlr, dsr), edgeface), self.pairs)
         return {"scores": scores, "same": self.same, "correct": (scores >= metrics.eer(scores, self.same)[1]) == self.same}
+
+
+def pairs_of(faces: FaceSet, seed: int) -> tuple[Int[np.ndarray, "p 2"], Bool[np.ndarray, " p"]]:
+    """Rows of all genuine pairs and of as many impostor ones, at most ``PAIRS`` of each, and which are genuine.
+
+    The pairs of the data set's ``pairs`` file are for tables; an epoch is better chosen, and a step judged, by more.
+    Raises ValueError when there is none.
+    """
+    table = make_pairs(faces.names, faces.subjects, seed, folds=1, most=PAIRS)
+    row = {name: number for number, name in enumerate(faces.names)}
+    return table[["left", "right"]].map(row.__getitem__).to_numpy(), table["same"].to_numpy()
