@@ -31,7 +31,7 @@ from dsrkit.evaluation.systems import (
 )
 from dsrkit.evaluation.threshold import threshold_for_gallery
 from dsrkit.evaluation.trial import PROTOCOLS, evaluate, frozen_threshold, open_trial, threshold_sentence
-from dsrkit.models.checkpoint import keep_previous, save_checkpoint
+from dsrkit.models.checkpoint import copy_checkpoint, keep_previous, save_checkpoint
 from dsrkit.models.dsr import DSR, DSRConfig, dsr_content, load_dsr
 from dsrkit.models.edgeface import load_edgeface
 from dsrkit.params import Evaluation
@@ -363,6 +363,17 @@ def test_guided_faces_stand_beside_the_pair_that_guides_them(whole, params, edge
     row = pick_row(rows_of(trial, outcomes), "cycle_1_guided")
     gain = metrics.auc(found.verified["scores"], trial.same) - metrics.auc(control.verified["scores"], trial.same)
     assert row["difference_to_control"]["auc"]["value"] == pytest.approx(gain)
+
+
+def test_a_refused_cycle_guides_nobody(params, edgeface_path, tmp_path):
+    """Its EdgeFace is the original under another name, which has nothing to tell the original."""
+    run = Run("refused", tmp_path)
+    save_dsr(run.dsr, 3)
+    inputs = {"dsr": {"file": run.dsr.name, "sha256": file_hash(run.dsr)}}
+    for source, target in zip((run.dsr, edgeface_path), run.cycle(1), strict=True):
+        copy_checkpoint(source, target, carried_over={"from": str(source), "inputs": inputs})
+    systems = open_systems(run, params.model_copy(update={"guide_steps": 2}), CPU)
+    assert [system.row for system in systems] == ["hr", "direct_feed", "dsr", "cycle_1"]
 
 
 def test_a_control_that_saw_a_dsr_s_faces_is_refused(run, params, tmp_path):

@@ -107,16 +107,25 @@ def open_systems(run: Run, params: Evaluation, device: torch.device) -> list[Sys
 
 
 def with_guided(systems: Sequence[System], original: EdgeFace, path: Path, steps: int) -> list[System]:
-    """Each system, and after one of a DSR and a fine-tuned EdgeFace the original one, read from ``path``, on its guided faces."""
+    """Each system, and after one of a DSR and a fine-tuned EdgeFace the original one, read from ``path``, on its guided faces.
+
+    A cycle whose step was refused carries the original's weights under a name of its own: it has nothing to tell the original.
+    """
     found = []
     for system in systems:
         found.append(system)
         edgeface, restorer = system.edgeface, system.restorer
-        if isinstance(restorer, nn.Module) and isinstance(edgeface, EdgeFace) and system.files["edgeface"] != path:
+        if isinstance(restorer, nn.Module) and isinstance(edgeface, EdgeFace) and not same_weights(edgeface, original):
             files = dsr_files(system) | {"dsr_guide": system.files["edgeface"], "edgeface": path}
             guided = Guided(restorer, edgeface, original, steps)
             found.append(System(system.row + GUIDED, original, guided, files, hr_edgeface=original))
     return found
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks hold the same numbers, wherever they were read from."""
+    ours, theirs = one.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def rows_on_disk(run: Run, original: Path) -> list[tuple[str, tuple[Path, ...], Path]]:
