@@ -84,14 +84,11 @@ def test_scaling_is_quoted_as_measured(of_benchmarks):
     ]
 
 
-def test_the_readme_says_what_one_size_alone_reached():
-    first, *further = (cycle_of(run) for run in ("vlr16", "tries/vlr16-next-seed", "tries/vlr16-again"))
+def test_the_readme_says_what_one_size_alone_reached(of_benchmarks):
+    from standing import row_of
+
+    first, *further = (row_of(run, "both-lr", "cycle_1") for run in ("vlr16", "tries/vlr16-next-seed", "tries/vlr16-again"))
     over = {other: gain_text(first[f"difference_to_{other}"]["verification_accuracy"]) for other in ("direct_feed", "control")}
     reached, *others = (f"{100 * row['verification_accuracy']:.2f}" for row in (first, *further))
     said = f"{reached} % ({over['direct_feed']} points over the direct feed, {over['control']} over its control)"
     assert f"{said}, in two further trainings {' and '.join(others)} %." in (REPOSITORY / "README.md").read_text()
-
-
-def cycle_of(run):
-    rows = read_metrics(REPOSITORY / f"docs/results/{run}.json")["rows"]
-    return next(row for row in rows if (row["protocol"], row["row"]) == ("both-lr", "cycle_1"))
