@@ -45,6 +45,11 @@ def test_factors_of_zero_change_nothing(augmentation):
     torch.testing.assert_close(augmentation(images(), seeded()), images(), atol=1e-5, rtol=0)
 
 
+def test_of_no_faces_none_come_back():
+    """As of a batch that holds no HR faces (the published fine-tune at 32x32)."""
+    assert STRONG(images(0), seeded(count=0)).shape == (0, 3, 16, 16)
+
+
 def test_flip_mirrors_the_share_that_was_asked_for():
     faces = images(400, 4)
     assert torch.equal(Augmentation(1.0)(faces, seeded(count=400)), faces.flip(3))

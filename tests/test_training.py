@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import made_up_splits, same_weights, weights_of
+from conftest import REPOSITORY, made_up_splits, same_weights, weights_of
 from small_dataset import write_dataset
 from torch import nn
 
@@ -16,6 +16,7 @@ from dsrkit import metrics, runs
 from dsrkit.data.migration import Migration, migrate
 from dsrkit.models import DSR, DSRConfig, load_dsr, load_edgeface
 from dsrkit.models.checkpoint import load_checkpoint, read_weights
+from dsrkit.params import STAGES
 from dsrkit.recognition import restore
 from dsrkit.runs import Run
 from dsrkit.training import TrainingError, open_setting, run_cycles, train_dsr, train_edgeface
@@ -283,6 +284,28 @@ def after(trained, monkeypatch) -> Run:
     """The run that holds ``dsr.pt`` and ``edgeface.pt``; what a test writes, the next may overwrite."""
     monkeypatch.setattr(runs, "ROOT", trained[0])
     return Run("tiny")
+
+
+TRAINING = {"02_dsr_training": train_dsr, "03_edgeface_finetune": train_edgeface, "04_cyclic_cycle": run_cycles}
+
+SHIPPED = {path.parent.name for path in REPOSITORY.glob("params/*/02_dsr_training.yaml")}
+TWINS = {"demo", "vlr14x16", "vlr24", "vlr32"}  # trained by other tests; and three that differ from vlr16 by their size alone
+
+
+@pytest.mark.parametrize("run", sorted(SHIPPED - TWINS))
+def test_every_run_that_ships_can_be_trained(root, tmp_path, edgeface_path, run):
+    """Its losses, fractions and augmentations as they stand, with small networks and one small batch of noise an epoch."""
+    dataset = write_dataset(tmp_path / "noise", {"train": 6, "val": 6}, ["14x16", "16x16", "24x24", "32x32"])
+    (dataset / "dataset.json").write_text(json.dumps({"degradation": "bicubic-antialias", "seed": 0}))
+    short = dict.fromkeys(["epochs", "epochs_cycle2", "steps_per_epoch", "members", "residual_blocks"], 1)
+    short |= {"base_channels": 8, "batch_size": 4, "finetune_batch_size": 4, "warmup_epochs": 0, "lambda_perceptual": 0.0}
+    for stage, train in TRAINING.items():
+        values = STAGES[stage].read(REPOSITORY / "params" / run / f"{stage}.yaml").model_dump()
+        changes = {name: min(values.get(name, 0), 1) for name in ("stage1_epochs", "stage2_epochs", "control_epochs")}
+        changes |= {name: str(edgeface_path) for name in ("edgeface", "finetuned_edgeface") if values.get(name)}
+        changes |= short | {"device": "cpu", "dataset": str(dataset)}
+        train(open_setting(STAGES[stage].check(values | {name: changes[name] for name in changes if name in values})))
+    assert all(path.exists() for path in (Run(run).dsr, *Run(run).cycle(1)))
 
 
 def test_dsr_training_leaves_a_checkpoint_that_says_where_it_came_from(trained, after):

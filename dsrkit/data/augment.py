@@ -66,6 +66,8 @@ def move(
 
     Bilinear; what comes in at the border is a reflection.
     """
+    if not len(images):  # none of a kind in a mixed batch: affine_grid takes one image at least
+        return images
     angles = torch.deg2rad(degrees)
     cosine, sine = angles.cos() / zoom, angles.sin() / zoom
     # the grid says where each output pixel comes from, in units of half the size: the inverse of what the image does
