@@ -137,6 +137,11 @@ def test_unknown_runs_and_stages_name_the_nearest(params, monkeypatch):
         check(["one"], "02_dsr")
     with pytest.raises(ValueError, match="comparison: expected a name that no run has, got 'two'"):
         check(["one", "two"], "", "two")
+    cycle = params / "two" / "04_cyclic_cycle.yaml"
+    cycle.write_text("run: two\ndry_run: true\n")
+    with pytest.raises(ValueError, match=r"dry_run in params/two/04_cyclic_cycle\.yaml: expected false in a batch"):
+        check(["one", "two"], "")
+    cycle.write_text("run: two\ndry_run: false\n")
     (params / "two" / "03_edgeface_finetune.yaml").unlink()
     with pytest.raises(FileNotFoundError, match=r"03_edgeface_finetune\.yaml, got nothing there\. Copy"):
         check(["one", "two"], "")

@@ -106,6 +106,7 @@ def test_a_part_of_a_step_counts_for_its_faces(make):
 
 def test_the_first_faces_of_a_step_are_the_same_in_every_sharing():
     draw = next(Sampler(24, 7, 0, 0).draws(1))
+    assert draw.first(0.01) == (1, 1.0)  # a share above 0 is a face at least
     assert draw.first(0.4) == (3, 1.0) and draw.first(0.0) == (0, 0.0) and draw.first(1.0) == (7, 1.0)
     for shares in (2, 3, 7):
         parts = [draw.share(number, shares) for number in range(shares)]

@@ -15,11 +15,13 @@ from conftest import REPOSITORY
 
 from dsrkit import metrics
 from dsrkit.data.degrade import as_tensor, to_8_bits
+from dsrkit.data.faces import open_split
 from dsrkit.data.migration import Migration, migrate
 from dsrkit.data.sources import SyntheticSource
 from dsrkit.data.splits import split_subjects
 from dsrkit.evaluation import evaluation_row, tables, verification
 from dsrkit.evaluation import systems as systems_module
+from dsrkit.evaluation.material import pairs_to_judge
 from dsrkit.evaluation.rows import decisions, pair_decisions, rows_of
 from dsrkit.evaluation.systems import (
     check_control,
@@ -311,6 +313,33 @@ def test_an_embedding_that_is_no_number_names_its_system(run, params):
         next(broken.parameters()).fill_(float("nan"))
     with pytest.raises(ValueError, match=r"dsr \(recogniser of the run\): Expected finite embeddings .* bad of"):
         list(evaluate(trial, [replace(systems[2], edgeface=broken)]))
+
+
+def test_pairs_that_cannot_be_judged_are_refused_before_a_face_is_restored(run, params):
+    """Whatever is not refused can be verified: with the limit, with all pairs, and with few subjects."""
+    faces = open_split(run.dataset, "test", "16x16")
+    embeddings = np.random.default_rng(0).normal(size=(len(faces), 8)).astype(np.float32)
+    refused = 0
+    for limit in range(1, len(faces)):
+        try:
+            pairs, same, folds = pairs_to_judge(run.dataset, "test", faces.first(limit), limit)
+        except ValueError as error:
+            assert "in two folds or more" in str(error) and str(error).endswith("Raise limit.")
+            refused += 1
+        else:
+            assert verification(embeddings, pairs, same, folds)["accuracy"] > 0
+    assert 0 < refused < len(faces) - 1
+    with pytest.raises(
+        ValueError, match=r"all_pairs_faces: expected genuine and impostor pairs .*, got 1 of 1 subjects\. Raise it"
+    ):
+        open_trial(run, params.model_copy(update={"all_pairs_faces": 1}))
+
+
+def test_three_people_are_too_few_to_judge(tiny_dataset):
+    """They make one fold of pairs, whose threshold nobody could choose."""
+    faces = open_split(tiny_dataset, "test", "16x16")
+    with pytest.raises(ValueError, match=r"got \d+ genuine ones of \d+ pairs in 1 folds, among 12 faces\. .*four subjects"):
+        pairs_to_judge(tiny_dataset, "test", faces, 0)
 
 
 def test_a_limited_look_takes_the_first_faces(run, params):

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from dsrkit.batch.stages import stages_of, trained_by, with_runs_they_need
+from dsrkit.batch.stages import only_plans, stages_of, trained_by, with_runs_they_need
 from dsrkit.batch.summary import summary_table
 from dsrkit.params import STAGES
 from dsrkit.runs import ROOT, Run
@@ -40,6 +40,11 @@ def check(runs: Sequence[str], until: str, comparison: str = "") -> None:
     for run in runs:
         if (of := trained_by(run)) not in known:
             raise ValueError(f"of_run in params/{run}/05_evaluation.yaml: expected a run among {', '.join(known)}, got {of!r}.")
+        if only_plans(run):
+            raise ValueError(
+                f"dry_run in params/{run}/04_cyclic_cycle.yaml: expected false in a batch, which goes on from what a cycle "
+                "leaves, got true. Set it to false; papermill with -p dry_run True shows the plan."
+            )
         for stage in stages_of(run):
             file = ROOT / "params" / run / f"{stage}.yaml"
             if not file.is_file():

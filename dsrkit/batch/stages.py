@@ -40,6 +40,11 @@ def stages_of(run: str) -> list[str]:
     return [last] if _parameters(run, "05_evaluation").get("dataset") else [first, last]
 
 
+def only_plans(run: str) -> bool:
+    """Whether a run's cycle is a dry run, which leaves no networks."""
+    return "04_cyclic_cycle" in stages_of(run) and bool(_parameters(run, "04_cyclic_cycle").get("dry_run"))
+
+
 def read_by_evaluation(run: str) -> list[str]:
     """Paths, from the repository's root, of what must be there before ``run`` can be evaluated."""
     of, own = trained_by(run), [f"outputs/{run}/dataset/manifest.csv"]

@@ -95,19 +95,35 @@ def open_trial(run: Run, params: Evaluation) -> Trial:
     of_validation = read_pairs(dataset, "val", validation)[:2] if with_pairs else None
     can_choose = validation.has_hr or not params.threshold_fpir  # a threshold for an HR gallery is chosen with one
     mugshots = hr_gallery(dataset, params.split, faces, gallery) if can_choose else None
-    pairs = _pairs(dataset, params, faces)
+    pairs = pairs_to_judge(dataset, params.split, faces, params.limit)
+    _check_all_pairs(params, faces)
     return Trial(params, faces, *pairs, gallery, every, validation, conditions, of_validation, mugshots)
 
 
-def _pairs(dataset: Path, params: Evaluation, faces: FaceSet) -> Pairs:
-    """The split's pairs. Raises ValueError where they name faces that are not there, or are of one kind only."""
-    pairs, same, folds = read_pairs(dataset, params.split, faces, limited=bool(params.limit))
-    if not same.any() or same.all():
+def pairs_to_judge(dataset: Path, split: str, faces: FaceSet, limit: int) -> Pairs:
+    """The split's pairs among ``faces``, the first ``limit`` of it (0: all).
+
+    Raises ValueError where they name faces that are not there, or where the other folds of one lack a kind of pair to choose its
+    threshold on: before hours of restoring, not after.
+    """
+    pairs, same, folds = read_pairs(dataset, split, faces, limited=bool(limit))
+    if any(len(np.unique(same[folds != fold])) < 2 for fold in np.unique(folds)) or not len(folds):
         raise ValueError(
-            f"{dataset}: expected genuine and impostor pairs, got {same.sum()} genuine ones of {len(same)} pairs among "
-            f"{len(faces)} faces. " + ("Raise limit." if params.limit else "Make the data set again with 01_data_migration.")
+            f"{dataset}: expected genuine and impostor pairs in two folds or more of split {split}, got {same.sum()} genuine "
+            f"ones of {len(same)} pairs in {len(np.unique(folds))} folds, among {len(faces)} faces. "
+            + ("Raise limit." if limit else "Make the data set again with four subjects of two images or more in this split.")
         )
     return pairs, same, folds
+
+
+def _check_all_pairs(params: Evaluation, faces: FaceSet) -> None:
+    """Raises ValueError where ``all_pairs_faces`` draws no two faces of one subject, or of one subject alone."""
+    labels = faces.labels[some_rows(len(faces), params.all_pairs_faces, params.seed)]
+    if len(labels) and len(np.unique(labels)) in (1, len(labels)):
+        raise ValueError(
+            f"all_pairs_faces: expected genuine and impostor pairs among the faces drawn, got {len(labels)} of "
+            f"{len(np.unique(labels))} subjects. Raise it, or set it to 0 to leave all pairs out."
+        )
 
 
 def _validation(dataset: Path, params: Evaluation, faces: FaceSet) -> FaceSet:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from dsrkit.params import Stage
-from dsrkit.params.kinds import Count, Positive, Size
+from dsrkit.params.kinds import Count, Draws, Positive, Size
+
+Counts = Annotated[list[Positive], Field(min_length=1), AfterValidator(lambda counts: list(dict.fromkeys(counts)))]  # each once
 
 
 class Export(Stage):
@@ -23,7 +25,7 @@ class Export(Stage):
     int8: Literal["auto", "dynamic", "static", "static-dsr", "mixed"]
     validation_faces: Positive
     limit: Count
-    bootstrap_draws: Positive
+    bootstrap_draws: Draws
     rounds: Positive
-    batches: Annotated[list[Positive], Field(min_length=1)]
-    threads: Annotated[list[Positive], Field(min_length=1)]
+    batches: Counts
+    threads: Counts

@@ -14,8 +14,9 @@ import numpy as np
 from torch import nn
 
 import dsrkit
-from dsrkit.data.faces import FaceSet, open_split, read_pairs
+from dsrkit.data.faces import FaceSet, open_split
 from dsrkit.evaluation.headline import TTA
+from dsrkit.evaluation.material import pairs_to_judge
 from dsrkit.evaluation.report import read_metrics
 from dsrkit.evaluation.systems import edgeface_of_hr, rows_on_disk
 from dsrkit.export.loader import load_onnx
@@ -129,7 +130,8 @@ def split_task(run: Run, params: Export, split: str, exported: Exported) -> Task
     """A split's faces and pairs, and what PyTorch makes of them. Raises FileNotFoundError or ValueError for other data sets."""
     dataset = resolve(params.dataset, run.dataset, "data set (dataset)")
     faces: FaceSet = open_split(dataset, split, params.vlr_size).first(params.limit)
-    return open_task(faces, read_pairs(dataset, split, faces, bool(params.limit)), exported.dsr, exported.edgeface, exported.tta)
+    pairs = pairs_to_judge(dataset, split, faces, params.limit)
+    return open_task(faces, pairs, exported.dsr, exported.edgeface, exported.tta)
 
 
 def write_int8(run: Run, params: Export, exported: Exported, validation: Task) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from dsrkit.params.kinds import Count, Positive, Probability, Size
+from dsrkit.params.kinds import Count, Draws, Positive, Size
 from dsrkit.params.settings import Settings, Stage
 
 
@@ -18,7 +18,7 @@ class Evaluation(Stage):
     hr_edgeface: Literal["own", "original"]
     vlr_size: Size
     threshold: Annotated[float, Field(ge=-1, le=1)]
-    threshold_fpir: Probability
+    threshold_fpir: Annotated[float, Field(ge=0, lt=1)]
     enrolled: Positive
     tta: bool
     guide_steps: Count
@@ -26,7 +26,7 @@ class Evaluation(Stage):
     lpips_weights: str
     all_pairs_faces: Count
     limit: Count
-    bootstrap_draws: Positive
+    bootstrap_draws: Draws
     show_faces: bool
     strips: Positive
 
@@ -39,4 +39,4 @@ class Comparison(Settings):
     reference: str
     tta: bool
     seed: Count
-    bootstrap_draws: Positive
+    bootstrap_draws: Draws

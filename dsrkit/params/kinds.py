@@ -10,6 +10,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Draws = Annotated[int, Field(ge=20)]  # of a bootstrap: fewer have no 95 % interval to give
 Rate = Annotated[float, Field(gt=0)]
 Size = Annotated[
     str, Field(pattern=r"^\d+(x\d+)?$"), AfterValidator(lambda size: size if "x" in size else f"{size}x{size}")

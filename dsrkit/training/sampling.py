@@ -44,12 +44,13 @@ class Draw:
         return Draw(*faces, self.of_step, self.partners[mine], number, shares, len(self))
 
     def first(self, fraction: float) -> tuple[int, float]:
-        """How many of these faces are among the first ``fraction`` of the whole step's, and what a mean over them counts for.
+        """How many of these faces are among the first ``fraction`` of the whole step's (one at least, but for a fraction of 0),
+        and what a mean over them counts for.
 
         With that weight the shares of a step, each counted by its faces, add up to the mean over that part of the step.
         """
         whole = self.whole or len(self)
-        wanted = round(fraction * whole)
+        wanted = max(1, round(fraction * whole)) if fraction else 0
         here = len(range(self.number, wanted, self.shares))
         return here, here / wanted * whole / len(self) if here else 0.0
 

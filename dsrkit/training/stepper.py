@@ -142,7 +142,9 @@ class Stepper:
 
     def _total(self, losses: dict[str, Tensor], share: Draw) -> Tensor:
         if not losses:
-            raise TrainingError("expected a loss to train with, got none. Set one lambda_… above 0.")
+            raise TrainingError(
+                "expected a loss to train with, got none. Set one lambda_… above 0, with its share of faces (hr_fraction)."
+            )
         total = torch.stack(list(losses.values())).sum()
         if not bool(torch.isfinite(total)):
             terms = {name: float(loss.detach()) for name, loss in losses.items()}
