@@ -189,7 +189,7 @@ def test_a_comparison_never_writes_into_a_run(root):
 
 @pytest.mark.parametrize("runs", [["a", "b"], "a b", " a  b "])
 def test_runs_are_a_list_or_one_text(runs):
-    given = {"runs": runs, "name": "c", "reference": "", "tta": False, "seed": 0, "bootstrap_draws": 10}
+    given = {"runs": runs, "name": "c", "reference": "", "tta": False, "seed": 0, "bootstrap_draws": 20}
     assert Comparison.check(given).runs == ["a", "b"]
     with pytest.raises(ParameterError, match=r"name: .*'\.\./c'"):
         Comparison.check(given | {"name": "../c"})
