@@ -293,7 +293,7 @@ TWINS = {"demo", "vlr14x16", "vlr24", "vlr32"}  # trained by other tests; and th
 
 
 @pytest.mark.parametrize("run", sorted(SHIPPED - TWINS))
-def test_every_run_that_ships_can_be_trained(root, tmp_path, edgeface_path, run):
+def test_every_recipe_that_ships_can_be_trained(root, tmp_path, edgeface_path, run):
     """Its losses, fractions and augmentations as they stand, with small networks and one small batch of noise an epoch."""
     dataset = write_dataset(tmp_path / "noise", {"train": 6, "val": 6}, ["14x16", "16x16", "24x24", "32x32"])
     (dataset / "dataset.json").write_text(json.dumps({"degradation": "bicubic-antialias", "seed": 0}))

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int
 from dsrkit.data.faces import FaceSet, open_split, read_pairs
 from dsrkit.data.layout import read_manifest
 from dsrkit.evaluation.native import NATIVE, NATIVE_HR, conditions_of, hr_gallery, searched
+from dsrkit.evaluation.protocols import folds_left_alone
 from dsrkit.evaluation.systems import System
 from dsrkit.params import Evaluation
 from dsrkit.recognition import QUALITY_FACES
@@ -107,7 +108,7 @@ def pairs_to_judge(dataset: Path, split: str, faces: FaceSet, limit: int) -> Pai
     threshold on: before hours of restoring, not after.
     """
     pairs, same, folds = read_pairs(dataset, split, faces, limited=bool(limit))
-    if any(len(np.unique(same[folds != fold])) < 2 for fold in np.unique(folds)) or not len(folds):
+    if folds_left_alone(same, folds) or not len(folds):
         raise ValueError(
             f"{dataset}: expected genuine and impostor pairs in two folds or more of split {split}, got {same.sum()} genuine "
             f"ones of {len(same)} pairs in {len(np.unique(folds))} folds, among {len(faces)} faces. "

@@ -50,19 +50,24 @@ def fold_numbers(folds: int | Int[np.ndarray, " p"], count: int) -> Int[np.ndarr
     return numbers
 
 
+def folds_left_alone(same: Bool[np.ndarray, " p"], folds: Int[np.ndarray, " p"]) -> list[int]:
+    """Folds for which no threshold can be chosen: the others hold no genuine pair, or no impostor pair."""
+    return [int(fold) for fold in np.unique(folds) if len(np.unique(same[folds != fold])) < 2]
+
+
 def _held_out(
     scores: Float[np.ndarray, " p"], same: Bool[np.ndarray, " p"], folds: Int[np.ndarray, " p"]
 ) -> tuple[Bool[np.ndarray, " p"], Float[np.ndarray, " p"], Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
     """Whether each pair is judged rightly by its fold's threshold, and that threshold; accuracy and threshold of each fold."""
     correct, judged_at = np.zeros(len(scores), bool), np.zeros(len(scores))
     accuracies, thresholds = [], []
+    if alone := folds_left_alone(same, folds):
+        raise ValueError(
+            f"Fold {alone[0]}: expected genuine and impostor pairs in the other folds to choose its threshold on, got one "
+            "kind only. Spread both kinds over all folds."
+        )
     for fold in np.unique(folds):
         held = folds == fold
-        if same[~held].all() or not same[~held].any():
-            raise ValueError(
-                f"Fold {fold}: expected genuine and impostor pairs in the other folds to choose its threshold on, got one "
-                "kind only. Spread both kinds over all folds."
-            )
         thresholds.append(best_threshold(scores[~held], same[~held]))
         judged_at[held] = thresholds[-1]
         correct[held] = (scores[held] >= thresholds[-1]) == same[held]
