@@ -63,7 +63,7 @@ def save_run(run):
     """A DSR, a fine-tuned EdgeFace and one cycle."""
     save_dsr(run.dsr, 2)
     save_edgeface_of(run.edgeface, run.dsr, 3)
-    save_dsr(run.cycle(1)[0], 2, {"inputs": {"dsr": {"sha256": file_hash(run.dsr)}}})
+    save_dsr(run.cycle(1)[0], 5, {"inputs": {"dsr": {"sha256": file_hash(run.dsr)}}})
     save_edgeface_of(run.cycle(1)[1], run.dsr, 4)
 
 
@@ -214,6 +214,18 @@ def test_the_page_says_what_the_threshold_rests_on(evaluated):
 def test_faces_that_choose_the_threshold_are_not_judged_by_it(run, params):
     with pytest.raises(ValueError, match="threshold_fpir: expected 0 for split val"):
         open_trial(run, params.model_copy(update={"split": "val"}))
+
+
+def test_validation_faces_that_are_judged_are_restored_once(run, params, monkeypatch):
+    """They choose no threshold and fit no probability for themselves."""
+    asked = params.model_copy(update={"split": "val", "threshold_fpir": 0.0, "threshold": 0.4})
+    trial, restored = open_trial(run, asked), []
+    monkeypatch.setattr(systems_module, "restore", lambda vlr, dsr: restored.append(len(vlr)) or restore(vlr, dsr))
+    outcomes = list(evaluate(trial, open_systems(run, asked, CPU)))
+    faces = len(open_split(run.dataset, "val", "16x16"))
+    assert Counter(restored) == {faces: 3, 0: 3}  # bicubic, the DSR, the cycle's DSR
+    assert {one.identified["threshold"] for one in outcomes} == {0.4}
+    assert all("probability" not in one.verified for one in outcomes)
 
 
 def test_decisions_name_every_probe_of_every_system(evaluated):
@@ -403,6 +415,9 @@ def test_a_refused_cycle_guides_nobody(params, edgeface_path, tmp_path):
         copy_checkpoint(source, target, carried_over={"from": str(source), "inputs": inputs})
     systems = open_systems(run, params.model_copy(update={"guide_steps": 2}), CPU)
     assert [system.row for system in systems] == ["hr", "direct_feed", "dsr", "cycle_1"]
+    dsr, cycle = systems[2:]
+    assert cycle.restorer is dsr.restorer and cycle.edgeface is dsr.edgeface  # restored and embedded once for both
+    assert cycle.files == {"dsr": run.cycle(1)[0], "edgeface": run.cycle(1)[1]}  # and still named as what they were read from
 
 
 def test_a_control_that_saw_a_dsr_s_faces_is_refused(run, params, tmp_path):

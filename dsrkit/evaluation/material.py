@@ -92,8 +92,7 @@ def open_trial(run: Run, params: Evaluation) -> Trial:
     every = np.concatenate([probes, strangers])
     conditions = conditions_of([faces.names[probe] for probe in every])
     validation = _validation(dataset, params, faces)
-    with_pairs = params.split != "val" and len(validation)
-    of_validation = read_pairs(dataset, "val", validation)[:2] if with_pairs else None
+    of_validation = read_pairs(dataset, "val", validation)[:2] if len(validation) else None
     can_choose = validation.has_hr or not params.threshold_fpir  # a threshold for an HR gallery is chosen with one
     mugshots = hr_gallery(dataset, params.split, faces, gallery) if can_choose else None
     pairs = pairs_to_judge(dataset, params.split, faces, params.limit)
@@ -128,8 +127,10 @@ def _check_all_pairs(params: Evaluation, faces: FaceSet) -> None:
 
 
 def _validation(dataset: Path, params: Evaluation, faces: FaceSet) -> FaceSet:
-    """The validation split; no faces where there is none that can serve, and no threshold to be chosen on it."""
-    if "val" in set(read_manifest(dataset).split):
+    """The validation split; no faces where there is none that can serve, or where it is what is tested, and no threshold to be
+    chosen on it.
+    """
+    if params.split != "val" and "val" in set(read_manifest(dataset).split):
         validation = open_split(dataset, "val", params.vlr_size)
         if validation.has_hr or not faces.has_hr:
             return validation

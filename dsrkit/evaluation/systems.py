@@ -19,10 +19,10 @@ from restoring, the DSR cannot have learnt from it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +42,8 @@ from dsrkit.recognition import restore
 from dsrkit.runs import Run, file_hash, resolve
 
 Restorer = nn.Module | Literal["hr", "bicubic"]
+Name = TypeVar("Name", bound=Hashable)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -88,15 +90,13 @@ def open_systems(run: Run, params: Evaluation, device: torch.device) -> list[Sys
     """
     original = edgeface_file(params.edgeface)
     rows = rows_on_disk(replace(run, name=params.of_run) if params.of_run else run, original)
-    edgefaces = {path: load_edgeface(path, device) for path in {edgeface for _, _, edgeface in rows}}
-    restorers: dict[tuple[Path, ...], Restorer] = {}  # by files: systems that share a DSR share the module, and its faces
-    for _, dsrs, _ in rows:
-        if dsrs and dsrs not in restorers:
-            restorers[dsrs] = load_dsr(dsrs[0] if len(dsrs) == 1 else list(dsrs), device)
+    edgefaces = shared({path: load_edgeface(path, device) for path in dict.fromkeys(edgeface for _, _, edgeface in rows)})
+    of_several = dict.fromkeys(dsrs for _, dsrs, _ in rows if dsrs)
+    restorers = shared({dsrs: load_dsr(dsrs[0] if len(dsrs) == 1 else list(dsrs), device) for dsrs in of_several})
     systems = []
     for row, dsrs, edgeface in rows:
         files = {"dsr" if number == 1 else f"dsr_member{number}": path for number, path in enumerate(dsrs, 1)}
-        restorer = restorers[dsrs] if dsrs else "hr" if row == "hr" else "bicubic"
+        restorer: Restorer = restorers[dsrs] if dsrs else "hr" if row == "hr" else "bicubic"
         files |= {"edgeface": edgeface}
         by = edgeface_of_hr(params.hr_edgeface, edgeface, original)
         files |= {} if by == edgeface else {"hr_edgeface": by}
@@ -109,16 +109,27 @@ def open_systems(run: Run, params: Evaluation, device: torch.device) -> list[Sys
 def with_guided(systems: Sequence[System], original: EdgeFace, path: Path, steps: int) -> list[System]:
     """Each system, and after one of a DSR and a fine-tuned EdgeFace the original one, read from ``path``, on its guided faces.
 
-    A cycle whose step was refused carries the original's weights under a name of its own: it has nothing to tell the original.
+    A cycle whose step was refused carries the original (``shared``) under a name of its own: it has nothing to tell it.
     """
     found = []
     for system in systems:
         found.append(system)
         edgeface, restorer = system.edgeface, system.restorer
-        if isinstance(restorer, nn.Module) and isinstance(edgeface, EdgeFace) and not same_weights(edgeface, original):
+        if isinstance(restorer, nn.Module) and isinstance(edgeface, EdgeFace) and edgeface is not original:
             files = dsr_files(system) | {"dsr_guide": system.files["edgeface"], "edgeface": path}
             guided = Guided(restorer, edgeface, original, steps)
             found.append(System(system.row + GUIDED, original, guided, files, hr_edgeface=original))
+    return found
+
+
+def shared(networks: Mapping[Name, Network]) -> dict[Name, Network]:
+    """The same networks, the first for all that hold the same numbers.
+
+    A cycle whose step was refused carries copies of the networks before it: they need not restore and embed once more.
+    """
+    found: dict[Name, Network] = {}
+    for name, network in networks.items():
+        found[name] = next((known for known in found.values() if same_weights(known, network)), network)
     return found
 
 
