@@ -216,7 +216,7 @@ def test_faces_that_choose_the_threshold_are_not_judged_by_it(run, params):
         open_trial(run, params.model_copy(update={"split": "val"}))
 
 
-def test_validation_faces_that_are_judged_are_restored_once(run, params, monkeypatch):
+def test_validation_faces_that_are_judged_are_restored_once(run, params, monkeypatch, capsys):
     """They choose no threshold and fit no probability for themselves."""
     asked = params.model_copy(update={"split": "val", "threshold_fpir": 0.0, "threshold": 0.4})
     trial, restored = open_trial(run, asked), []
@@ -224,6 +224,8 @@ def test_validation_faces_that_are_judged_are_restored_once(run, params, monkeyp
     outcomes = list(evaluate(trial, open_systems(run, asked, CPU)))
     faces = len(open_split(run.dataset, "val", "16x16"))
     assert Counter(restored) == {faces: 3, 0: 3}  # bicubic, the DSR, the cycle's DSR
+    told = capsys.readouterr()
+    assert f"\n4 of 4 versions of {faces} faces restored and embedded, " in told.err and not told.out
     assert {one.identified["threshold"] for one in outcomes} == {0.4}
     assert all("probability" not in one.verified for one in outcomes)
 

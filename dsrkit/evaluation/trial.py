@@ -8,6 +8,8 @@ gallery of HR mugshots. The threshold of identification is chosen on validation 
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -148,8 +150,9 @@ def see(trial: Trial, systems: Sequence[System]) -> tuple[dict[Version, Seen], d
     restorers: list[Restorer] = [system.restorer for system in systems]
     if trial.faces.has_hr:
         restorers.insert(0, "hr")
-    versions = list(dict.fromkeys(restorers))
-    for restorer in tqdm(versions, desc="restoring, embedding", unit=" versions", leave=False, disable=not is_interactive()):
+    versions, watched, started = list(dict.fromkeys(restorers)), is_interactive(), time.monotonic()
+    bar = tqdm(versions, desc="restoring, embedding", unit=" versions", leave=False, disable=not watched)
+    for number, restorer in enumerate(bar, 1):
         looking = [one for one in (one.at_hr() if restorer == "hr" else one for one in systems) if one.restorer == restorer]
         splits = (trial.faces, trial.validation)
         shown = [shown_by(restorer, split) for split in splits]
@@ -157,6 +160,9 @@ def see(trial: Trial, systems: Sequence[System]) -> tuple[dict[Version, Seen], d
         if restorer != "hr" and trial.faces.has_hr:
             measured[restorer] = image_quality(shown[0][trial.looked_at], trial.faces.hr[trial.looked_at], lpips)
         _look(seen, looking, shown, mirrored)
+        if not watched:  # to the log, where minutes pass; a page leaves it out
+            done = f"{number} of {len(versions)} versions of {len(shown[0]) + len(shown[1]):,} faces"
+            print(f"{done} restored and embedded, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     if trial.mugshots:
         shown = [trial.mugshots.hr, trial.validation.hr if trial.validation.has_hr else trial.mugshots.hr[:0]]
         _look(seen, [one.at_hr() for one in systems], shown, [mirror(faces) for faces in shown])
