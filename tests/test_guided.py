@@ -23,22 +23,45 @@ def vlr():
 
 @pytest.fixture(scope="module")
 def pair():
-    """A DSR that learnt nothing, and an EdgeFace a little away from the demo's."""
+    """A DSR that learnt nothing, but adds something of its own, and an EdgeFace a little away from the demo's."""
     torch.manual_seed(1)
-    return DSR(DSRConfig(8, 1)).eval(), interpolated(fresh_edgeface().eval(), load_edgeface("demo"), 0.8)
+    dsr = DSR(DSRConfig(8, 1)).eval()
+    torch.nn.init.normal_(dsr.conv_out.weight, std=0.02)
+    return dsr, interpolated(fresh_edgeface().eval(), load_edgeface("demo"), 0.8)
 
 
-def agreement(faces, pair, vlr, original):
-    """Cosine of what ``original`` sees in faces and what the pair saw, of each."""
+def start_and_aim(pair, vlr):
+    """The mean of a face's two drawings, and the direction of what the pair makes of both together."""
     dsr, edgeface = pair
     with torch.no_grad():
-        return (original(faces) * edgeface(dsr(vlr))).sum(1)
+        drawn, mirrored = dsr(vlr), dsr(vlr.flip(3))
+        assert (drawn - mirrored.flip(3)).abs().max() > 0.01
+        return (drawn + mirrored.flip(3)) / 2, F.normalize(edgeface.embed(drawn) + edgeface.embed(mirrored), dim=1)
+
+
+def agreement(faces, aim, original):
+    """Cosine of what ``original`` sees in faces and their aim, of each."""
+    with torch.no_grad():
+        return (original(faces) * aim).sum(1)
 
 
 def test_the_untouched_recogniser_comes_to_see_what_the_pair_saw(pair, vlr):
     original = load_edgeface("demo")
-    seen = [agreement(faces, pair, vlr, original) for faces in (pair[0](vlr), *(Guided(*pair, original, n)(vlr) for n in (2, 6)))]
+    start, aim = start_and_aim(pair, vlr)
+    seen = [agreement(faces, aim, original) for faces in (start, *(Guided(*pair, original, steps)(vlr) for steps in (2, 6)))]
     assert (seen[1] > seen[0]).all() and (seen[2] > seen[1]).all()
+
+
+def test_the_drawings_of_another_dsr_are_part_of_where_it_begins(pair, vlr):
+    """The aim is the pair's alone; one step from the mean of four drawings goes as far as from any other face."""
+    original, other = load_edgeface("demo"), DSR(DSRConfig(8, 1)).eval()
+    torch.nn.init.normal_(other.conv_out.weight, std=0.02)
+    (start, aim), (of_other, _) = start_and_aim(pair, vlr), start_and_aim((other, pair[1]), vlr)
+    both, alone = (Guided(*pair, original, 1, others)(vlr) for others in ([other], []))
+    mean = (start + of_other) / 2
+    away = [(faces - begun).square().mean().sqrt() for faces, begun in ((both, mean), (alone, start), (both, start))]
+    assert away[0] < 1.5 * FIRST_STEP and away[1] < 1.5 * FIRST_STEP and away[2] > 3 * FIRST_STEP
+    assert (agreement(both, aim, original) > agreement(mean, aim, original)).all()
 
 
 def test_a_first_step_is_that_of_a_slow_one(pair, vlr):
@@ -46,10 +69,8 @@ def test_a_first_step_is_that_of_a_slow_one(pair, vlr):
     original, one = load_edgeface("demo").double(), vlr[:1].double()
     networks = tuple(network.double() for network in pair)
     try:
-        sr = networks[0](one).detach()
+        sr, aim = start_and_aim(networks, one)
         moved = Guided(*networks, original, 1)(one)
-        with torch.no_grad():
-            aim = networks[1](sr)
 
         def cosine(change):
             with torch.no_grad():

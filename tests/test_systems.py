@@ -395,10 +395,14 @@ def test_guided_faces_stand_beside_the_pair_that_guides_them(whole, params, edge
     ]  # fmt: skip
     pair, guided = systems[-2:]
     assert guided.restorer.dsr is pair.restorer and guided.restorer.edgeface is pair.edgeface and guided.restorer.steps == 2
-    assert guided.files == {"dsr": whole.cycle(1)[0], "dsr_guide": whole.cycle(1)[1], "edgeface": edgeface_path}
+    beside = {"dsr_guide": whole.cycle(1)[1], "dsr_other": whole.dsr, "edgeface": edgeface_path}
+    assert guided.files == {"dsr": whole.cycle(1)[0]} | beside and list(guided.restorer.others) == [systems[3].restorer]
+    of_finetuned = systems[-3]  # its DSR is that of the row "dsr", which is not drawn by twice
+    assert "dsr_other" not in of_finetuned.files and not len(of_finetuned.restorer.others)
     assert guided.edgeface is guided.restorer.original is guided.at_hr().edgeface is systems[0].edgeface
     judge = judge_systems(asked, systems, CPU)[-1]
-    assert (judge.row, judge.restorer, list(judge.files)) == ("cycle_1_guided", guided.restorer, ["dsr", "dsr_guide", "edgeface"])
+    assert (judge.row, judge.restorer) == ("cycle_1_guided", guided.restorer)
+    assert list(judge.files) == ["dsr", "dsr_guide", "dsr_other", "edgeface"]
     trial = open_trial(whole, asked)
     outcomes = list(evaluate(trial, systems))
     found, control = (pick(outcomes, row) for row in ("cycle_1_guided", "direct_feed_finetuned"))

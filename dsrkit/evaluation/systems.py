@@ -107,17 +107,21 @@ def open_systems(run: Run, params: Evaluation, device: torch.device) -> list[Sys
 
 
 def with_guided(systems: Sequence[System], original: EdgeFace, path: Path, steps: int) -> list[System]:
-    """Each system, and after one of a DSR and a fine-tuned EdgeFace the original one, read from ``path``, on its guided faces.
+    """Each system, and after one of a DSR and a fine-tuned EdgeFace the original one, read from ``path``, on its guided faces,
+    which begin at the mean of that DSR's drawings and those of the row "dsr".
 
     A cycle whose step was refused carries the original (``shared``) under a name of its own: it has nothing to tell it.
     """
-    found = []
+    found, first = [], next(system for system in systems if system.row == "dsr")
     for system in systems:
         found.append(system)
         edgeface, restorer = system.edgeface, system.restorer
         if isinstance(restorer, nn.Module) and isinstance(edgeface, EdgeFace) and edgeface is not original:
             files = dsr_files(system) | {"dsr_guide": system.files["edgeface"], "edgeface": path}
-            guided = Guided(restorer, edgeface, original, steps)
+            others: list[nn.Module] = []
+            if isinstance(first.restorer, nn.Module) and first.restorer is not restorer:
+                others, files = [first.restorer], files | {"dsr_other": first.files["dsr"]}
+            guided = Guided(restorer, edgeface, original, steps, others)
             found.append(System(system.row + GUIDED, original, guided, files, hr_edgeface=original))
     return found
 

@@ -9,6 +9,8 @@ quarter of the face's width (a finer one brought no more), by a level or two of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -24,24 +26,32 @@ class Guided(nn.Module):
     """VLR faces restored by ``dsr``, then moved in ``steps`` steps.
 
     Args:
-        dsr, edgeface: a pair that was fine-tuned together; its embedding of its own restored face is the aim.
+        dsr, edgeface: a pair that was fine-tuned together; its embedding of its own two drawings is the aim.
         original: the recogniser that is to see in the face what the pair saw.
+        others: DSRs whose drawings are part of the mean that is led on.
 
     Raises ValueError for fewer than one step.
     """
 
-    def __init__(self, dsr: nn.Module, edgeface: EdgeFace, original: EdgeFace, steps: int) -> None:
+    def __init__(
+        self, dsr: nn.Module, edgeface: EdgeFace, original: EdgeFace, steps: int, others: Iterable[nn.Module] = ()
+    ) -> None:
         super().__init__()
         if steps < 1:
             raise ValueError(f"Guided: expected at least 1 step, got {steps}. Without steps, take the DSR itself.")
         self.dsr, self.edgeface, self.original, self.steps = dsr, edgeface, original, steps
+        self.others = nn.ModuleList(others)
 
     def forward(self, vlr: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 112 112"]:
         """VLR faces in [0, 1] → restored and moved faces in [0, 1]. Raises ValueError as ``DSR`` does."""
-        sr = self.dsr(vlr)
-        aim = self.edgeface(sr)
+        sr, of_mirrored = self.dsr(vlr), self.dsr(vlr.flip(3))
+        aim = F.normalize(self.edgeface.embed(sr) + self.edgeface.embed(of_mirrored), dim=1)
+        drawn = [sr, of_mirrored.flip(3)]
+        for other in self.others:
+            drawn += [other(vlr), other(vlr.flip(3)).flip(3)]
+        mean = torch.stack(drawn).mean(0)
         with torch.inference_mode(False), torch.enable_grad():  # gradients, also where nothing is trained
-            return self._moved(sr.detach().clone(), aim.detach().clone())
+            return self._moved(mean.detach().clone(), aim.detach().clone())
 
     def _moved(self, sr: Float[Tensor, "n 3 112 112"], aim: Float[Tensor, "n 512"]) -> Float[Tensor, "n 3 112 112"]:
         change = sr.new_zeros(len(sr), 3, GRID, GRID)
