@@ -15,7 +15,7 @@ from dsrkit.evaluation.headline import gain_text
 RESULTS = (REPOSITORY / "docs" / "RESULTS.md").read_text()
 COMPARED = {  # of 06, by the kept evaluations that it read
     "vlr": ("vlr-at-14x16", "vlr-at-16", "vlr-at-24", "vlr-at-32"),
-    "budget": tuple(f"budget/{run}{size}" for size in ("14x16", "16", "32") for run in ("seed-vlr", "vlr")),
+    "budget": tuple(f"budget/{run}{size}" for size in ("14x16", "16", "24", "32") for run in ("seed-vlr", "vlr")),
     "sizes": ("tries/vlr14x16-again", "tries/vlr16-again", "vlr24", "vlr32"),
 }
 TABLES = sorted([*(REPOSITORY / "docs/results/recipes").glob("*.json"), *(REPOSITORY / "docs/results/search").glob("*.json")])
