@@ -20,6 +20,7 @@ from dsrkit.comparison import differences, tables
 from dsrkit.comparison.paired import PAIRS, PROBES, paired_differences, paired_table, pairings, read_decisions
 from dsrkit.comparison.records import find_metrics, open_records, stage_parameters
 from dsrkit.evaluation import evaluation_row, gallery_split, identification, verification, write_metrics
+from dsrkit.evaluation.headline import row_label
 from dsrkit.evaluation.page import external_resources
 from dsrkit.evaluation.report import LATER_KEYS
 from dsrkit.params import Comparison, ParameterError
@@ -450,7 +451,7 @@ def test_figures_hold_the_numbers(root):
     figures = comparison_figures(numbers)
     assert set(figures) == {("pixels", "both-lr"), ("runs", "both-lr")}  # several sizes, and one of them twice
     for figure in figures.values():
-        figure.canvas.draw()
+        figure.draw_without_rendering()
     assert plt.get_fignums() == []
     axis = figures["pixels", "both-lr"].axes[2]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["8×8", "16×16"]
@@ -463,6 +464,33 @@ def test_figures_hold_the_numbers(root):
     systems = tables.systems(records, "both-lr")
     assert np.round(y).tolist() == list(range(len(systems)))
     assert x == pytest.approx([records[2].row(name, "both-lr")["verification_accuracy"] for name in systems])
+
+
+def test_a_system_of_a_further_run_alone_stands_in_the_legend(root):
+    """Hollow, as it is drawn; the systems in one order, whichever run has them."""
+    for number, run in enumerate("ab"):
+        write_run(root, run, "16x16", seed=number)
+    records = open_records(["a", "b"])
+    numbers = tables.numbers(records)
+    systems = [row_label(row) for row in tables.systems(records, "both-lr", tta=True)]
+    figure = plot_against_pixels(numbers[(numbers["row"] != "dsr") | (numbers["run"] == "b")])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [*systems, "hollow: a further run of that size"]
+    inside = {container.get_label(): container[0].get_markerfacecolor() for container in figure.axes[0].containers}
+    assert [inside[name] == "white" for name in systems] == [name == "DSR" for name in systems]
+
+
+@pytest.mark.parametrize(("name", "columns"), [("vlr", 2), ("published-settings", 1), ("w" * 24, 1)])
+def test_names_of_runs_are_not_cut_off(root, name, columns):
+    runs = [f"{name}{number}" for number in range(4)]
+    for number, run in enumerate(runs):
+        write_run(root, run, seed=number)
+    figure = plot_runs(tables.numbers(open_records(runs)))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    drawn = legend.get_window_extent()
+    assert drawn.x0 >= 0 and drawn.x1 <= figure.bbox.x1
+    assert len({round(text.get_window_extent().x0) for text in legend.get_texts()}) == columns
 
 
 def test_one_run_has_one_figure_and_none_without_numbers(root):

@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from dsrkit.evaluation.headline import TTA, row_label
-from dsrkit.plots.style import GREY, look, panels, styled
+from dsrkit.evaluation.headline import TTA, row_label, row_order
+from dsrkit.plots.style import COLUMN, GREY, look, panels, styled, text_width
 
 SHOWN = {"verification_accuracy": "verification accuracy", "tar_at_far_0.01": "TAR at FAR 1 %", "rank1": "rank-1"}
+_BESIDE_A_LABEL = 0.45  # inches of a legend's column: the line, and space around
 
 
 def comparison_figures(numbers: pd.DataFrame) -> dict[tuple[str, str], Figure]:
@@ -54,6 +55,11 @@ def _measures(numbers: pd.DataFrame) -> dict[str, str]:
     return {measure: title for measure, title in SHOWN.items() if measure in known}
 
 
+def _systems(numbers: pd.DataFrame) -> list[str]:
+    """The rows in the order of every table, whichever run has them."""
+    return sorted(numbers["row"].unique(), key=lambda name: row_order({"row": name}))
+
+
 def _bar(axis: Axes, along: str, places: Sequence[float], part: pd.DataFrame, **style: Any) -> None:
     """Values and their intervals at ``places``; where no interval is known, the value alone."""
     value, low, high = (part[column].astype(float).to_numpy() for column in ("value", "low", "high"))
@@ -76,20 +82,21 @@ def plot_against_pixels(numbers: pd.DataFrame) -> Figure:
     """
     measures = _measures(numbers)
     sizes = numbers.sort_values("pixels", kind="stable")["vlr_size"].drop_duplicates().tolist()
-    names = numbers["row"].drop_duplicates().tolist()
+    names = _systems(numbers)
     # The place of a run among those of its size: 0 is the first named.
-    nth = numbers.groupby("vlr_size", sort=False)["run"].transform(lambda runs: pd.factorize(runs)[0]).rename("nth")
+    nth = numbers.groupby("vlr_size", sort=False)["run"].transform(lambda runs: pd.factorize(runs)[0])
+    numbered = numbers.assign(nth=nth, number=numbers["row"].map(names.index))
     slots = len(names) * (nth.max() + 1)
     figure, axes = panels(len(measures), 1, height=1.85)
     for axis, (measure, title) in zip(axes.flat, measures.items(), strict=True):
-        of_measure = numbers.assign(nth=nth)[(numbers["measure"] == measure) & numbers["value"].notna()]
-        for (name, nth_run), part in of_measure.sort_values("pixels", kind="stable").groupby(["row", "nth"], sort=False):
-            number = names.index(name)
+        of_measure = numbered[(numbers["measure"] == measure) & numbers["value"].notna()].sort_values("pixels", kind="stable")
+        first = of_measure.groupby("number")["nth"].min()  # a system may stand in further runs alone
+        for (number, nth_run), part in of_measure.groupby(["number", "nth"]):
             slot = number * (nth.max() + 1) + nth_run  # side by side, so that no interval hides another
             shift = min(0.055, 0.8 / slots) * (slot - (slots - 1) / 2)
             style = look(number) | ({"linestyle": "none", "markerfacecolor": "white"} if nth_run else {})
             places = [sizes.index(size) + shift for size in part["vlr_size"]]
-            _bar(axis, "y", places, part, label=None if nth_run else row_label(str(name)), **style)
+            _bar(axis, "y", places, part, label=row_label(names[number]) if nth_run == first[number] else None, **style)
         axis.set_title(title)
         axis.set_xticks(range(len(sizes)), [size.replace("x", "×") for size in sizes])
         axis.set_xlim(-0.5, len(sizes) - 0.5)
@@ -112,7 +119,7 @@ def plot_runs(numbers: pd.DataFrame) -> Figure:
         numbers: as for ``plot_against_pixels``.
     """
     measures = _measures(numbers)
-    names = numbers["row"].drop_duplicates().tolist()
+    names = _systems(numbers)
     runs = list(zip(*(numbers[["run", "vlr_size"]].drop_duplicates()[key] for key in ("run", "vlr_size")), strict=True))
     height = 0.4 + len(names) * max(0.27, 0.1 * len(runs))
     figure, axes = panels(len(measures), 1, height=height)
@@ -131,5 +138,7 @@ def plot_runs(numbers: pd.DataFrame) -> Figure:
         for edge in range(1, len(names)):
             axis.axhline(edge - 0.5, color="#E0E0E0", linewidth=0.6, linestyle="-")
         axis.xaxis.set_major_formatter(PercentFormatter(1))
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    side_by_side = 2 * (max(map(text_width, labels)) + _BESIDE_A_LABEL) <= COLUMN
+    figure.legend(handles, labels, loc="outside lower center", ncols=2 if side_by_side else 1)
     return figure
