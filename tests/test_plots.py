@@ -39,7 +39,7 @@ def evaluated():
 
 def shown_texts(figure):
     """The texts that a drawing shows, with their boxes in pixels; ticks beyond an axis are not among them."""
-    figure.canvas.draw()  # lays out
+    figure.draw_without_rendering()  # lays out
     texts, draw = {}, Text.draw
 
     def record(text, renderer):
@@ -48,7 +48,7 @@ def shown_texts(figure):
         draw(text, renderer)
 
     with patch.object(Text, "draw", record):
-        figure.canvas.draw()
+        figure.draw_without_rendering()
     return [(text, text.get_window_extent()) for text in texts.values()]
 
 
@@ -58,6 +58,7 @@ def drawn(figure, width=COLUMN):
     assert plt.get_fignums() == []  # pyplot forgets it, so a notebook shows it once
     assert figure.get_figwidth() == pytest.approx(width, abs=0.01)
     texts = shown_texts(figure)
+    assert texts
     for number, (text, box) in enumerate(texts):
         assert text.get_fontsize() >= 7, text
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, (text, box, figure.bbox)

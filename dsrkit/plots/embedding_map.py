@@ -19,7 +19,7 @@ from sklearn.manifold import TSNE
 
 from dsrkit.metrics import unit_length
 from dsrkit.plots.results import legend_label
-from dsrkit.plots.style import COLUMN, GREY, SMALL, fitted, look, panels, styled
+from dsrkit.plots.style import COLUMN, GREY, SMALL, UNDER, fitted, look, panels, styled
 
 _READ = "Near is alike; how far groups lie apart says nothing."
 _PCA = 50  # van der Maaten's advice: it takes out noise and time
@@ -63,7 +63,7 @@ def plot_embedding_map(
     wide, high = np.ptp(np.concatenate(places), axis=0)
     people = list(dict.fromkeys(subjects))
     rule = f"{len(subjects)} faces of {len(people)} subjects{note and ', ' + note}; t-SNE after PCA, seed {seed}. {_READ}"
-    under = fitted(rule, COLUMN - 0.1, most=1000)
+    under = fitted(rule, UNDER, most=1000)
     height = (COLUMN - 0.1) * float(np.clip(high / wide, 0.6, 1.2))
     figure, axes = panels(1, 1, height=height + 0.16 * len(unit) + 0.14 * (under.count("\n") + 1) + 0.1)
     axis, home, true = axes[0, 0], places[0], next(iter(unit.values()))

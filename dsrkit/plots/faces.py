@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dsrkit.plots.style import COLUMN, SMALL, fitted, hide_unused, panels, styled, text_width
+from dsrkit.plots.style import COLUMN, SMALL, UNDER, fitted, hide_unused, panels, styled, text_width
 
 Images = Float[Tensor, "n 3 h w"] | Float[np.ndarray, "n 3 h w"]
 
@@ -68,7 +68,7 @@ def plot_face_strips(
     sides = [fitted(name, _BESIDE) for name in names or ()]
     beside = 0.14 + max([text_width(line) for side in sides for line in side.splitlines()], default=0)
     cell = max(0.42, (COLUMN - beside) / len(pixels))  # a figure of many columns grows wider than a page's column
-    titles, under = [fitted(title, cell - 0.04) for title in pixels], fitted(note, COLUMN - 0.1, most=1000)
+    titles, under = [fitted(title, cell - 0.04) for title in pixels], fitted(note, UNDER, most=1000)
     count = len(next(iter(pixels.values())))
     figure, axes = panels(count, len(pixels))
     lines = 1 + max(title.count("\n") for title in titles) + (under.count("\n") + 2 if note else 0)

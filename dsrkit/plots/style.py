@@ -24,6 +24,7 @@ _SETTINGS: Any = matplotlib.rc_params_from_file(STYLE_FILE, use_default_template
 
 COLUMN = 3.4  # width in inches of one column of a paper
 PAGE = 7.0  # and of both columns
+UNDER = COLUMN - 0.25  # of a note beneath a figure: on a screen letters are hinted, and a twentieth wider than in print
 SMALL = 7.0  # size in points of the smallest text
 
 _cycle = _SETTINGS["axes.prop_cycle"].by_key()
