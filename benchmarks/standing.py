@@ -28,6 +28,8 @@ SET = [
     ("24×24", "tries/vlr24-last-epoch", "both-lr", "cycle_1", (98.5, 98.9, 99.2), "per cent"),
     ("16×16", "vlr16", "both-lr", "cycle_1", (97.0, 97.8, 98.5), "per cent"),
     ("16×16", "tries/vlr16-again", "both-lr", "cycle_1", (97.0, 97.8, 98.5), "per cent"),
+    ("16×16", "tries/vlr16-four-drawings", "both-lr", "cycle_1", (97.0, 97.8, 98.5), "per cent"),
+    ("16×16", "tries/vlr16-four-drawings", "both-lr", "cycle_1_guided", (97.0, 97.8, 98.5), "per cent"),
     ("16×16", "vlr16", "hr-lr", "cycle_1", (97.5, 98.67), "per cent"),
     ("14×16", "vlr-at-14x16", "both-lr", "cycle_1", (3.0, 4.5, 6.0), "points"),
     ("14×16", "vlr14x16", "both-lr", "cycle_1", (3.0, 4.5, 6.0), "points"),
@@ -35,6 +37,7 @@ SET = [
     ("16×16", "vlr16", "judge", "dsr", (96.8, 97.5), "per cent"),
     ("16×16", "tries/vlr16-ensemble", "judge", "dsr_ensemble", (96.8, 97.5), "per cent"),
     ("16×16", "tries/vlr16-guided", "judge", "cycle_1_guided", (96.8, 97.5), "per cent"),
+    ("16×16", "tries/vlr16-four-drawings", "judge", "cycle_1_guided", (96.8, 97.5), "per cent"),
 ]
 RECIPES = {
     "a first stretch": "tries/vlr16-first",

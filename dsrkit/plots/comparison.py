@@ -85,18 +85,20 @@ def plot_against_pixels(numbers: pd.DataFrame) -> Figure:
     names = _systems(numbers)
     # The place of a run among those of its size: 0 is the first named.
     nth = numbers.groupby("vlr_size", sort=False)["run"].transform(lambda runs: pd.factorize(runs)[0])
-    numbered = numbers.assign(nth=nth, number=numbers["row"].map(names.index))
     slots = len(names) * (nth.max() + 1)
     figure, axes = panels(len(measures), 1, height=1.85)
     for axis, (measure, title) in zip(axes.flat, measures.items(), strict=True):
-        of_measure = numbered[(numbers["measure"] == measure) & numbers["value"].notna()].sort_values("pixels", kind="stable")
-        first = of_measure.groupby("number")["nth"].min()  # a system may stand in further runs alone
-        for (number, nth_run), part in of_measure.groupby(["number", "nth"]):
-            slot = number * (nth.max() + 1) + nth_run  # side by side, so that no interval hides another
-            shift = min(0.055, 0.8 / slots) * (slot - (slots - 1) / 2)
-            style = look(number) | ({"linestyle": "none", "markerfacecolor": "white"} if nth_run else {})
-            places = [sizes.index(size) + shift for size in part["vlr_size"]]
-            _bar(axis, "y", places, part, label=row_label(names[number]) if nth_run == first[number] else None, **style)
+        of_measure = numbers.assign(nth=nth)[(numbers["measure"] == measure) & numbers["value"].notna()]
+        for number, name in enumerate(names):
+            mine = of_measure[of_measure["row"] == name].sort_values("pixels", kind="stable")
+            for order, nth_run in enumerate(np.unique(mine["nth"])):
+                part = mine[mine["nth"] == nth_run]
+                slot = number * (nth.max() + 1) + nth_run  # side by side, so that no interval hides another
+                shift = min(0.055, 0.8 / slots) * (slot - (slots - 1) / 2)
+                style = look(number) | ({"linestyle": "none", "markerfacecolor": "white"} if nth_run else {})
+                places = [sizes.index(size) + shift for size in part["vlr_size"]]
+                label = None if order else row_label(name)  # once, also of a system that stands in further runs alone
+                _bar(axis, "y", places, part, label=label, **style)
         axis.set_title(title)
         axis.set_xticks(range(len(sizes)), [size.replace("x", "×") for size in sizes])
         axis.set_xlim(-0.5, len(sizes) - 0.5)
