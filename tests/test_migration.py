@@ -489,6 +489,22 @@ def many_faces(tmp_path_factory) -> Path:
     return root
 
 
+def migration_of(faces: Path, script: Path, into: Path) -> tuple[list[str], dict[str, str]]:
+    """The command that migrates ``faces`` in two processes, and its environment."""
+    script.write_text(SCRIPT)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    return [sys.executable, str(script), str(faces), str(into)], environment
+
+
+@pytest.fixture(scope="module")
+def straight(many_faces, tmp_path_factory) -> Path:
+    """Those faces, migrated by a process that nobody killed."""
+    folder = tmp_path_factory.mktemp("straight")
+    words, environment = migration_of(many_faces, folder / "script.py", folder / "set")
+    subprocess.run(words, env=environment, check=True, capture_output=True)
+    return folder / "set"
+
+
 def children_of(process: int) -> set[int]:
     return {int(path.parts[2]) for path in Path("/proc").glob("[0-9]*/stat") if _parent(path) == process}
 
@@ -503,16 +519,11 @@ def _parent(stat: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 @pytest.mark.parametrize("whom", ["all processes", "the parent alone"])
-def test_killed_at_any_instant(tmp_path, many_faces, whom):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    words = [sys.executable, str(tmp_path / "script.py"), str(many_faces)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    subprocess.run([*words, str(tmp_path / "straight")], env=environment, check=True, capture_output=True)
+def test_killed_at_any_instant(tmp_path, many_faces, straight, whom):
+    words, environment = migration_of(many_faces, tmp_path / "script.py", tmp_path / "set")
     generator, kills = np.random.default_rng(len(whom)), 0
     for _ in range(3):
-        run = subprocess.Popen(
-            [*words, str(tmp_path / "set")], env=environment, start_new_session=True, stdout=subprocess.DEVNULL
-        )
+        run = subprocess.Popen(words, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
         journal, lines = tmp_path / "set" / "unfinished.jsonl", 0
         had = len(journal.read_bytes().splitlines()) if journal.exists() else 0
         while run.poll() is None and lines <= had:  # until it has done something
@@ -531,8 +542,8 @@ def test_killed_at_any_instant(tmp_path, many_faces, whom):
         if (tmp_path / "set" / "manifest.csv").exists():
             break
     assert kills
-    subprocess.run([*words, str(tmp_path / "set")], env=environment, check=True, capture_output=True)
-    assert whole(tmp_path / "set") == whole(tmp_path / "straight")
+    subprocess.run(words, env=environment, check=True, capture_output=True)
+    assert whole(tmp_path / "set") == whole(straight)
 
 
 @pytest.mark.slow
