@@ -91,8 +91,8 @@ def open_systems(run: Run, params: Evaluation, device: torch.device) -> list[Sys
     original = edgeface_file(params.edgeface)
     rows = rows_on_disk(replace(run, name=params.of_run) if params.of_run else run, original)
     edgefaces = shared({path: load_edgeface(path, device) for path in dict.fromkeys(edgeface for _, _, edgeface in rows)})
-    of_several = dict.fromkeys(dsrs for _, dsrs, _ in rows if dsrs)
-    restorers = shared({dsrs: load_dsr(dsrs[0] if len(dsrs) == 1 else list(dsrs), device) for dsrs in of_several})
+    different = dict.fromkeys(dsrs for _, dsrs, _ in rows if dsrs)
+    restorers = shared({dsrs: load_dsr(dsrs[0] if len(dsrs) == 1 else list(dsrs), device) for dsrs in different})
     systems = []
     for row, dsrs, edgeface in rows:
         files = {"dsr" if number == 1 else f"dsr_member{number}": path for number, path in enumerate(dsrs, 1)}
