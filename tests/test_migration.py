@@ -489,9 +489,9 @@ def many_faces(tmp_path_factory) -> Path:
     return root
 
 
-def migration_of(faces: Path, script: Path, into: Path) -> tuple[list[str], dict[str, str]]:
+def migration_of(faces: Path, script: Path, into: Path, text: str = SCRIPT) -> tuple[list[str], dict[str, str]]:
     """The command that migrates ``faces`` in two processes, and its environment."""
-    script.write_text(SCRIPT)
+    script.write_text(text)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     return [sys.executable, str(script), str(faces), str(into)], environment
 
@@ -575,10 +575,8 @@ def test_a_process_that_is_killed_is_told(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_script_without_a_guard_is_told_and_does_not_hang(tmp_path, many_faces):
-    script = SCRIPT.replace('if __name__ == "__main__":', "if True:")
-    (tmp_path / "script.py").write_text(script)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, str(tmp_path / "script.py"), str(many_faces), str(tmp_path / "set")]
+    text = SCRIPT.replace('if __name__ == "__main__":', "if True:")
+    words, environment = migration_of(many_faces, tmp_path / "script.py", tmp_path / "set", text)
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1 and "call it below `if __name__ == '__main__':`" in done.stderr
 
